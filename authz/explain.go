@@ -82,7 +82,7 @@ func rules(trace []*topdown.Event) (fired, failed []Rule) {
 		}
 	}
 	for _, rule := range tried {
-		place := Rule{Name: rule.Path().String(), File: rule.Location.File, Line: rule.Location.Row}
+		place := Rule{Name: rule.Ref().GroundPrefix().String(), File: rule.Location.File, Line: rule.Location.Row}
 		if held[rule] {
 			fired = append(fired, place)
 		} else {
