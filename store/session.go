@@ -112,16 +112,33 @@ func (db *DB) sessionByToken(ctx context.Context, token authn.Secret) (s authn.S
 	return s, u, &k, err
 }
 
+// selectSessions begins a query for *sessionRow or *[]sessionRow.
+func (db *DB) selectSessions(conn bun.IDB, s *schema, dest any) *bun.SelectQuery {
+	return conn.NewSelect().Model(dest).ColumnExpr(s.sessionColumns).
+		Join(`LEFT JOIN ostiary_session AS os ON os."sessionId" = s."id"`)
+}
+
+// Session returns the session with this id.
+func (db *DB) Session(ctx context.Context, id string) (authn.Session, error) {
+	schema, err := db.found()
+	if err != nil {
+		return authn.Session{}, db.fail("read session", err)
+	}
+	var row sessionRow
+	if err := db.selectSessions(db.reader, schema, &row).Where(`s."id" = ?`, id).Scan(ctx); err != nil {
+		return authn.Session{}, db.fail("read session", err)
+	}
+	return row.session(), nil
+}
+
 // Sessions implements [authn.SessionStore].
 func (db *DB) Sessions(ctx context.Context, userID string) ([]authn.Session, error) {
 	schema, err := db.found()
 	if err != nil {
-		return nil, err
+		return nil, db.fail("read sessions", err)
 	}
 	var rows []sessionRow
-	err = db.reader.NewSelect().Model(&rows).ColumnExpr(schema.sessionColumns).
-		Join(`LEFT JOIN ostiary_session AS os ON os."sessionId" = s."id"`).
-		Where(`s."userId" = ?`, userID).
+	err = db.selectSessions(db.reader, schema, &rows).Where(`s."userId" = ?`, userID).
 		OrderExpr(`s."createdAt"`).OrderExpr(db.dialect.oldestFirst("s")).Scan(ctx)
 	if err != nil {
 		return nil, db.fail("read sessions", err)
