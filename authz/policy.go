@@ -3,7 +3,16 @@ package authz
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/metrics"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
+	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
 // Source is what a policy is compiled from.
@@ -13,65 +22,184 @@ type Source struct {
 	Revision string
 }
 
+// The rules that a policy answers by.
+const (
+	decisionRule       = "data.ostiary.decision"
+	permissionsRule    = "data.ostiary.permissions"
+	ownPermissionsRule = "data.ostiary.own_permissions"
+)
+
 // Policy is a compiled source: immutable, safe to share between goroutines.
 type Policy struct {
 	revision string
+	topdown  *interpreter
+	// decide is what answers requests. Explanations always come from topdown.
+	decide evaluator
+}
+
+// evaluator answers one rule over an input. It is the seam at which another
+// way of evaluating the same modules and data can stand beside OPA's topdown.
+// A rule that is undefined yields nil.
+type evaluator interface {
+	evaluate(ctx context.Context, rule string, input *ast.Term, now, deadline time.Time) (ast.Value, error)
 }
 
 // Revision is that of the source.
 func (p *Policy) Revision() string { return p.revision }
 
 // Compile compiles src. The error lists every mistake with file, line and
-// column.
+// column. Policies have no network and no environment: built-ins that reach
+// either do not exist for them.
 func Compile(ctx context.Context, src Source) (*Policy, error) {
-	return nil, errors.New("unimplemented")
+	modules := make(map[string]*ast.Module, len(src.Modules))
+	var mistakes []error
+	for name, text := range src.Modules {
+		m, err := ast.ParseModuleWithOpts(name, text, ast.ParserOptions{Capabilities: capabilities})
+		if err != nil {
+			mistakes = append(mistakes, unjoin(err)...)
+			continue
+		}
+		modules[name] = m
+	}
+	if len(mistakes) > 0 {
+		return nil, join(mistakes)
+	}
+	data := src.Data
+	if data == nil {
+		data = map[string]any{}
+	}
+	store := inmem.NewFromObjectWithOpts(data, inmem.OptRoundTripOnWrite(true), inmem.OptReturnASTValuesOnRead(true))
+	txn, err := store.NewTransaction(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("policy data: %w", err)
+	}
+	compiler := ast.NewCompiler().
+		WithCapabilities(capabilities).
+		WithPathConflictsCheck(storage.NonEmpty(ctx, store, txn))
+	compiler.Compile(modules)
+	if compiler.Failed() {
+		return nil, join(unjoin(compiler.Errors))
+	}
+	base, err := term(data)
+	if err != nil {
+		return nil, fmt.Errorf("policy data: %w", err)
+	}
+	t := &interpreter{compiler: compiler, store: store, txn: txn, base: baseData{base.Value}, queries: map[string]ast.Body{}}
+	for _, rule := range []string{decisionRule, permissionsRule, ownPermissionsRule} {
+		if len(compiler.GetRules(ast.MustParseRef(rule))) == 0 {
+			return nil, fmt.Errorf("no rule %s: the policy decides nothing", rule)
+		}
+		if t.queries[rule], err = compiler.QueryCompiler().Compile(ast.MustParseBody(rule + " = result")); err != nil {
+			return nil, fmt.Errorf("query %s: %w", rule, err)
+		}
+	}
+	return &Policy{revision: src.Revision, topdown: t, decide: t}, nil
 }
 
-// Options configures an Engine. The zero value works.
-type Options struct {
-	Deadline time.Duration    // for one evaluation; default 1s
-	Recorder Recorder         // nil: nothing is kept
-	Clock    func() time.Time // default time.Now
+// capabilities are this version's of OPA without what reaches outside.
+var capabilities = func() *ast.Capabilities {
+	c := ast.CapabilitiesForThisVersion()
+	outside := []string{"http.send", "net.lookup_ip_addr", "opa.runtime"}
+	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool { return slices.Contains(outside, b.Name) })
+	c.AllowNet = []string{}
+	return c
+}()
+
+// unjoin splits OPA's lists of mistakes.
+func unjoin(err error) []error {
+	if list, ok := errors.AsType[ast.Errors](err); ok {
+		out := make([]error, len(list))
+		for i, e := range list {
+			out[i] = fmt.Errorf("%s:%d:%d: %s", e.Location.File, e.Location.Row, e.Location.Col, e.Message)
+		}
+		return out
+	}
+	return []error{err}
 }
 
-// Engine answers requests by the policy in force.
-type Engine struct{}
-
-// NewEngine returns an engine without a policy: it denies everything as
-// unavailable until the first Swap.
-func NewEngine(o Options) *Engine { return &Engine{} }
-
-// Swap puts p in force for every decision that begins after it returns.
-func (e *Engine) Swap(p *Policy) {}
-
-// Policy returns the policy in force, or nil.
-func (e *Engine) Policy() *Policy { return nil }
-
-// Decide implements [Decider].
-func (e *Engine) Decide(ctx context.Context, r Request) (Decision, error) { return Decision{}, nil }
-
-// DecideAll decides each request under one and the same policy, in order.
-func (e *Engine) DecideAll(ctx context.Context, rs []Request) ([]Decision, error) { return nil, nil }
-
-// Permissions returns what s may do by its roles, narrowed by the grants of
-// the key at work: the effective permissions as enforced.
-func (e *Engine) Permissions(ctx context.Context, s *Subject) (Permissions, error) { return nil, nil }
-
-// Explanation is a decision with the rules that led to it.
-type Explanation struct {
-	Decision Decision
-	Fired    []Rule // rules that held, in order of evaluation
-	Failed   []Rule // rules that were tried and did not hold
+func join(mistakes []error) error {
+	slices.SortFunc(mistakes, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(mistakes...)
 }
 
-// Rule is a place in a policy.
-type Rule struct {
-	Name string `json:"rule"` // data.ostiary.owner_banned
-	File string `json:"file"`
-	Line int    `json:"line"`
+// interpreter evaluates with OPA's topdown. What it holds is never written
+// after Compile: the read transaction stays open for the life of the policy.
+type interpreter struct {
+	compiler *ast.Compiler
+	store    storage.Store
+	txn      storage.Transaction
+	base     baseData
+	queries  map[string]ast.Body // compiled, by rule
 }
 
-// Explain decides r again with a tracer. Nothing is recorded.
-func (e *Engine) Explain(ctx context.Context, r Request) (Explanation, error) {
-	return Explanation{}, nil
+func (t *interpreter) query(rule string, input *ast.Term, now time.Time) *topdown.Query {
+	return topdown.NewQuery(t.queries[rule]).
+		WithCompiler(t.compiler).
+		WithStore(t.store).
+		WithTransaction(t.txn).
+		WithBaseCache(t.base).
+		WithMetrics(metrics.NoOp()).
+		WithTime(now).
+		WithInput(input)
 }
+
+func (t *interpreter) evaluate(ctx context.Context, rule string, input *ast.Term, now, deadline time.Time) (ast.Value, error) {
+	limit := &limit{ctx: ctx, deadline: deadline}
+	value, err := result(ctx, t.query(rule, input, now).WithCancel(limit))
+	if topdown.IsCancel(err) {
+		return nil, limit.cause()
+	}
+	return value, err
+}
+
+const resultVar = ast.Var("result")
+
+func result(ctx context.Context, q *topdown.Query) (ast.Value, error) {
+	var value ast.Value
+	err := q.Iter(ctx, func(r topdown.QueryResult) error {
+		value = r[resultVar].Value
+		return nil
+	})
+	return value, err
+}
+
+// limit ends an evaluation at a deadline or when its context ends. It reads
+// the clock at every 16th step instead of arming a timer for each evaluation.
+type limit struct {
+	ctx      context.Context
+	deadline time.Time
+	steps    uint
+	over     bool
+}
+
+var errDeadline = errors.New("evaluation took longer than it may")
+
+func (l *limit) Cancel() { l.over = true }
+
+func (l *limit) Cancelled() bool {
+	if l.steps++; l.steps%16 == 0 && !l.over {
+		l.over = l.ctx.Err() != nil || !time.Now().Before(l.deadline)
+	}
+	return l.over
+}
+
+func (l *limit) cause() error {
+	if err := l.ctx.Err(); err != nil {
+		return err
+	}
+	return errDeadline
+}
+
+// baseData answers topdown's reads of data from one shared, sealed value, so
+// that no evaluation copies it. It never changes: Put is for caches that fill.
+type baseData struct{ root ast.Value }
+
+func (b baseData) Get(ref ast.Ref) ast.Value {
+	v, err := b.root.Find(ref[1:])
+	if err != nil {
+		return nil
+	}
+	return v
+}
+
+func (baseData) Put(ast.Ref, ast.Value) {}

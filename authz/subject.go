@@ -7,7 +7,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// How a subject is known: the values of Subject.Credential.
+// How a subject is known: the values of Identity.Credential.
 const (
 	CredentialNone     = "none"
 	CredentialSession  = "session"
@@ -52,7 +52,7 @@ type SessionFacts struct {
 	ID                   string
 	CreatedAt, ExpiresAt time.Time
 	// FreshUntil is when the session stops standing for a recent sign-in;
-	// input.principal.session.fresh is computed from it at decision time.
+	// input.principal.session.fresh is found from it when a decision is made.
 	// Zero: never fresh.
 	FreshUntil     time.Time
 	ImpersonatedBy string
@@ -75,14 +75,15 @@ type Asserter struct{ Type, ID, KeyID string }
 // per principal, never changes, and is shared by all decisions about it.
 type Subject struct {
 	identity Identity
-	stale    *ast.Term // the principal while its session is not fresh, or has none
-	fresh    *ast.Term // the principal while its session is fresh, or nil
+	stale    *ast.Term // the principal when its session is not fresh, or when it has none
+	fresh    *ast.Term // the principal while its session is fresh; nil if it never is
 }
 
 // Anonymous is the subject of requests without a credential.
-var Anonymous = must(NewSubject(Identity{Type: TypeAnonymous, Credential: CredentialNone}))
+var Anonymous = mustSubject(Identity{Type: TypeAnonymous, Credential: CredentialNone})
 
-func must(s *Subject, err error) *Subject {
+func mustSubject(id Identity) *Subject {
+	s, err := NewSubject(id)
 	if err != nil {
 		panic(err)
 	}
@@ -90,10 +91,150 @@ func must(s *Subject, err error) *Subject {
 }
 
 // NewSubject prepares id for policies. It fails if a map in it holds a value
-// that is not JSON.
+// that is not JSON. The maps and slices in id must not change afterwards.
 func NewSubject(id Identity) (*Subject, error) {
-	return nil, fmt.Errorf("unimplemented")
+	s := &Subject{identity: id}
+	var err error
+	if s.stale, err = term(id.document(false)); err != nil {
+		return nil, fmt.Errorf("subject %s %q: %w", id.Type, id.ID, err)
+	}
+	if id.Session != nil && !id.Session.FreshUntil.IsZero() {
+		if s.fresh, err = term(id.document(true)); err != nil {
+			return nil, fmt.Errorf("subject %s %q: %w", id.Type, id.ID, err)
+		}
+	}
+	return s, nil
 }
 
 // Identity returns what the subject was made of. The caller must not change it.
 func (s *Subject) Identity() Identity { return s.identity }
+
+// Document returns the principal of the input document as it reads at now, as
+// JSON values. The caller must not change it.
+func (s *Subject) Document(now time.Time) map[string]any {
+	return s.identity.document(s.freshAt(now))
+}
+
+func (s *Subject) freshAt(now time.Time) bool {
+	return s.fresh != nil && now.Before(s.identity.Session.FreshUntil)
+}
+
+func (s *Subject) term(now time.Time) *ast.Term {
+	if s.freshAt(now) {
+		return s.fresh
+	}
+	return s.stale
+}
+
+// grants returns the grants of the key at work, and whether there is one.
+func (s *Subject) grants() (Permissions, bool) {
+	if s.identity.Key == nil {
+		return nil, false
+	}
+	return s.identity.Key.Permissions, true
+}
+
+func (id *Identity) document(fresh bool) map[string]any {
+	doc := map[string]any{
+		"type":       id.Type,
+		"credential": id.Credential,
+		"roles":      texts(id.Roles),
+	}
+	setText(doc, "id", id.ID)
+	if u := id.User; u != nil {
+		user := map[string]any{
+			"id":            u.ID,
+			"name":          u.Name,
+			"email":         u.Email,
+			"emailVerified": u.EmailVerified,
+			"banned":        u.Banned,
+			"attributes":    object(u.Attributes),
+		}
+		setText(user, "username", u.Username)
+		setTime(user, "createdAt", u.CreatedAt)
+		doc["user"] = user
+	}
+	if s := id.Session; s != nil {
+		session := map[string]any{"id": s.ID, "fresh": fresh}
+		setTime(session, "createdAt", s.CreatedAt)
+		setTime(session, "expiresAt", s.ExpiresAt)
+		setText(session, "impersonatedBy", s.ImpersonatedBy)
+		doc["session"] = session
+	}
+	if k := id.Key; k != nil {
+		permissions := make(map[string]any, len(k.Permissions))
+		for t, actions := range k.Permissions {
+			permissions[t] = texts(actions)
+		}
+		key := map[string]any{"id": k.ID, "name": k.Name, "permissions": permissions, "metadata": k.Metadata}
+		setTime(key, "createdAt", k.CreatedAt)
+		setTime(key, "expiresAt", k.ExpiresAt)
+		doc["key"] = key
+	}
+	if id.Credential == CredentialAsserted {
+		doc["properties"] = object(id.Properties)
+	}
+	if by := id.AssertedBy; by != nil {
+		asserter := map[string]any{"type": by.Type, "id": by.ID}
+		setText(asserter, "keyId", by.KeyID)
+		doc["assertedBy"] = asserter
+	}
+	return doc
+}
+
+func setText(doc map[string]any, name, value string) {
+	if value != "" {
+		doc[name] = value
+	}
+}
+
+func setTime(doc map[string]any, name string, t time.Time) {
+	if !t.IsZero() {
+		doc[name] = t.UTC().Format(timeFormat)
+	}
+}
+
+// timeFormat is RFC 3339 in UTC with milliseconds.
+const timeFormat = "2006-01-02T15:04:05.000Z07:00"
+
+func texts(list []string) []any {
+	out := make([]any, len(list))
+	for i, s := range list {
+		out[i] = s
+	}
+	return out
+}
+
+func object(m map[string]any) map[string]any {
+	if m == nil {
+		return map[string]any{}
+	}
+	return m
+}
+
+// term turns JSON values into a term that goroutines may share.
+func term(v any) (*ast.Term, error) {
+	value, err := ast.InterfaceToValue(v)
+	if err != nil {
+		return nil, err
+	}
+	seal(value)
+	return ast.NewTerm(value), nil
+}
+
+// seal makes v safe to share: OPA sorts the keys of objects and sets in place
+// when they are first walked in order, and not every reader of the sorted
+// keys is guarded. Walking them once beforehand leaves nothing to sort.
+func seal(v ast.Value) {
+	switch v := v.(type) {
+	case ast.Object:
+		v.Foreach(func(key, value *ast.Term) {
+			seal(key.Value)
+			seal(value.Value)
+		})
+	case ast.Set:
+		v.Foreach(func(member *ast.Term) { seal(member.Value) })
+	case *ast.Array:
+		v.Foreach(func(element *ast.Term) { seal(element.Value) })
+	}
+}

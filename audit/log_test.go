@@ -1,0 +1,158 @@
+package audit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ostiary/ostiary/audit"
+	"github.com/ostiary/ostiary/authz"
+)
+
+// memory is storage that can be away.
+type memory struct {
+	audit.Store
+	mu      sync.Mutex
+	records []audit.Record
+	away    error
+}
+
+func (m *memory) WriteRecords(_ context.Context, records []audit.Record) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.away != nil {
+		return m.away
+	}
+	m.records = append(m.records, records...)
+	return nil
+}
+
+func (m *memory) Record(_ context.Context, id string) (audit.Record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.records {
+		if r.ID == id {
+			return r, nil
+		}
+	}
+	return audit.Record{}, audit.ErrNotFound
+}
+
+var request = authz.Request{Action: authz.Action{Name: "list"}, Resource: authz.Resource{Type: "user"}}
+
+func decision(i int) authz.Decision {
+	return authz.Decision{ID: fmt.Sprint("d", i), Allow: true, Time: time.Unix(int64(i), 0), Revision: "r1",
+		Reasons: []authz.Reason{{Code: "role", Message: "role admin permits user:list"}}}
+}
+
+func TestEachDecisionIsWrittenOnce(t *testing.T) {
+	m := &memory{}
+	l := audit.NewLog(m, audit.Options{Interval: time.Millisecond})
+	ctx, cancel := context.WithCancel(t.Context())
+	var run, all sync.WaitGroup
+	run.Go(func() { l.Run(ctx) })
+	for g := range 8 {
+		all.Go(func() {
+			for i := range 500 {
+				if err := l.Record(ctx, request, decision(g*500+i), nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	cancel()
+	run.Wait()
+	seen := map[string]bool{}
+	for _, r := range m.records {
+		if seen[r.ID] {
+			t.Errorf("%s written twice", r.ID)
+		}
+		seen[r.ID] = true
+	}
+	if len(seen) != 4000 || l.Lost() != 0 || l.Written() != 4000 {
+		t.Errorf("written %d (counted %d), lost %d, want 4000 and 0", len(seen), l.Written(), l.Lost())
+	}
+}
+
+func TestFullBufferCountsWhatIsLost(t *testing.T) {
+	m := &memory{}
+	l := audit.NewLog(m, audit.Options{Buffer: 8})
+	for i := range 1000 {
+		if err := l.Record(t.Context(), request, decision(i), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if kept := l.Waiting(); kept > 8 || uint64(1000-kept) != l.Lost() {
+		t.Errorf("%d wait and %d are lost of 1000", kept, l.Lost())
+	}
+}
+
+func TestStrictLogRefusesWhatItCannotKeep(t *testing.T) {
+	m := &memory{away: errors.New("disk full")}
+	l := audit.NewLog(m, audit.Options{Strict: true})
+	if err := l.Record(t.Context(), request, decision(1), nil); err != nil {
+		t.Fatalf("before anything failed: %v", err)
+	}
+	if err := l.Flush(t.Context()); err == nil {
+		t.Fatal("flush to storage that is away succeeded")
+	}
+	if err := l.Record(t.Context(), request, decision(2), nil); !errors.Is(err, audit.ErrFull) {
+		t.Errorf("storage away: got %v, want %v", err, audit.ErrFull)
+	}
+	m.away = nil
+	if err := l.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Record(t.Context(), request, decision(3), nil); err != nil {
+		t.Errorf("storage back: %v", err)
+	}
+	if len(m.records) != 1 || m.records[0].ID != "d1" {
+		t.Errorf("what waited was not written: %v", m.records)
+	}
+}
+
+func TestReaderFindsWhatWasJustDecided(t *testing.T) {
+	l := audit.NewLog(&memory{}, audit.Options{})
+	if err := l.Record(t.Context(), request, decision(7), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Reader().Record(t.Context(), "d7"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRecordHoldsWhatReplayNeeds(t *testing.T) {
+	m := &memory{}
+	l := audit.NewLog(m, audit.Options{})
+	s, err := authz.NewSubject(authz.Identity{Type: "user", ID: "u1", Credential: authz.CredentialSession, Roles: []string{"admin"},
+		Session: &authz.SessionFacts{ID: "s1", ImpersonatedBy: "u0"}, Key: &authz.KeyFacts{ID: "k1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := authz.WithFacts(t.Context(), &authz.Facts{IP: "192.0.2.1", RequestID: "q1"})
+	r := authz.Request{Subject: s, Action: authz.Action{Name: "delete"}, Resource: authz.Resource{Type: "document", ID: "d", Properties: map[string]any{"owner": "u1"}}}
+	if err := l.Record(ctx, r, decision(9), errors.New("broken")); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	got := m.records[0]
+	if a := got.Actor; a.ID != "u1" || a.ImpersonatedBy != "u0" || a.KeyID != "k1" || a.Credential != "session" {
+		t.Errorf("actor %+v", a)
+	}
+	if got.Failure != "broken" || got.RequestID != "q1" || got.Revision != "r1" {
+		t.Errorf("got %+v", got)
+	}
+	text := fmt.Sprint(got.Input)
+	for _, want := range []string{"192.0.2.1", "impersonatedBy:u0", "owner:u1", "name:delete", "1970-01-01T00:00:09.000Z"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("input %s lacks %q", text, want)
+		}
+	}
+}

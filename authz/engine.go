@@ -1,0 +1,266 @@
+package authz
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// Options configures an Engine. The zero value works.
+type Options struct {
+	Deadline time.Duration    // for one evaluation; default 1s
+	Recorder Recorder         // nil: nothing is kept
+	Clock    func() time.Time // what policies see as now; default time.Now
+}
+
+// Engine answers requests by the policy in force.
+type Engine struct {
+	deadline time.Duration
+	recorder Recorder
+	clock    func() time.Time
+	policy   atomic.Pointer[Policy]
+}
+
+// NewEngine returns an engine without a policy: it denies everything as
+// unavailable until the first Swap.
+func NewEngine(o Options) *Engine {
+	e := &Engine{deadline: o.Deadline, recorder: o.Recorder, clock: o.Clock}
+	if e.deadline <= 0 {
+		e.deadline = time.Second
+	}
+	if e.clock == nil {
+		e.clock = time.Now
+	}
+	return e
+}
+
+// Swap puts p in force for every decision that begins after it returns.
+func (e *Engine) Swap(p *Policy) { e.policy.Store(p) }
+
+// Policy returns the policy in force, or nil.
+func (e *Engine) Policy() *Policy { return e.policy.Load() }
+
+// Decide implements [Decider]. The maps of r must not change afterwards: the
+// record of the decision shares them.
+func (e *Engine) Decide(ctx context.Context, r Request) (Decision, error) {
+	return e.decide(ctx, e.policy.Load(), r)
+}
+
+// DecideAll decides each request under one and the same policy, in order.
+func (e *Engine) DecideAll(ctx context.Context, rs []Request) ([]Decision, error) {
+	p := e.policy.Load()
+	ds := make([]Decision, len(rs))
+	for i, r := range rs {
+		var err error
+		if ds[i], err = e.decide(ctx, p, r); err != nil {
+			return nil, err
+		}
+	}
+	return ds, nil
+}
+
+func (e *Engine) decide(ctx context.Context, p *Policy, r Request) (Decision, error) {
+	facts := FactsFrom(ctx)
+	d, failure := e.judge(ctx, p, r, facts)
+	if err := ctx.Err(); err != nil {
+		// Whoever asked is gone; what was decided on the way out is no answer.
+		return Decision{}, err
+	}
+	if e.recorder != nil {
+		if err := e.recorder.Record(ctx, r, d, failure); err != nil {
+			d = refuse(d, CodeUnavailable, "the decision could not be recorded")
+		}
+	}
+	if facts != nil && facts.Decided != nil {
+		facts.Decided(d)
+	}
+	return d, nil
+}
+
+// judge evaluates and narrows. failure is why no policy answered.
+func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts) (d Decision, failure error) {
+	d = Decision{ID: rand.Text(), Time: e.clock()}
+	if p == nil {
+		return refuse(d, CodeUnavailable, "no policy is in force"), errors.New("no policy is in force")
+	}
+	d.Revision = p.revision
+	in, err := input(r, facts, d.Time)
+	if err != nil {
+		return refuse(d, CodePolicyError, "the request cannot be put to the policy"), err
+	}
+	v, err := p.decide.evaluate(ctx, decisionRule, in, d.Time, time.Now().Add(e.deadline))
+	if err == nil {
+		err = d.read(v)
+	}
+	switch {
+	case errors.Is(err, errDeadline):
+		return refuse(d, CodeDeadline, "the policy took longer than it may"), err
+	case err != nil:
+		return refuse(d, CodePolicyError, "the policy failed"), err
+	}
+	return narrow(d, r), nil
+}
+
+// narrow denies what the key at work is not granted, whatever the policy said.
+func narrow(d Decision, r Request) Decision {
+	grants, keyed := r.subject().grants()
+	if !d.Allow || !keyed || grants.Allows(r.Resource.Type, r.Action.Name) {
+		return d
+	}
+	permission := r.Resource.Permission(r.Action.Name)
+	d = refuse(d, CodeGrantMissing, fmt.Sprintf("key %q is not granted %s", r.subject().identity.Key.Name, permission))
+	d.Reasons[0].Permission = permission
+	return d
+}
+
+func refuse(d Decision, code, message string) Decision {
+	d.Allow, d.Context = false, nil
+	d.Reasons = []Reason{{Code: code, Message: message}}
+	return d
+}
+
+// read fills d from the policy's answer, which must be exactly a decision.
+func (d *Decision) read(v ast.Value) error {
+	doc, ok := v.(ast.Object)
+	if !ok {
+		return fmt.Errorf("%s is undefined or not an object", decisionRule)
+	}
+	allow := doc.Get(allowKey)
+	if allow == nil {
+		return fmt.Errorf("%s.allow is missing", decisionRule)
+	}
+	b, ok := allow.Value.(ast.Boolean)
+	if !ok {
+		return fmt.Errorf("%s.allow is not a boolean", decisionRule)
+	}
+	reasons, err := readReasons(doc.Get(reasonsKey))
+	if err != nil {
+		return err
+	}
+	if !b && len(reasons) == 0 {
+		return fmt.Errorf("%s denies without a reason", decisionRule)
+	}
+	if c := doc.Get(contextKey); c != nil {
+		about, ok := c.Value.(ast.Object)
+		if !ok {
+			return fmt.Errorf("%s.context is not an object", decisionRule)
+		}
+		if about.Len() > 0 {
+			j, err := ast.JSON(about)
+			if err != nil {
+				return fmt.Errorf("%s.context: %w", decisionRule, err)
+			}
+			d.Context, _ = j.(map[string]any)
+		}
+	}
+	d.Allow, d.Reasons = bool(b), reasons
+	return nil
+}
+
+var (
+	allowKey      = ast.StringTerm("allow")
+	reasonsKey    = ast.StringTerm("reasons")
+	codeKey       = ast.StringTerm("code")
+	messageKey    = ast.StringTerm("message")
+	permissionKey = ast.StringTerm("permission")
+)
+
+func readReasons(t *ast.Term) ([]Reason, error) {
+	if t == nil {
+		return nil, nil
+	}
+	var reasons []Reason
+	var err error
+	read := func(t *ast.Term) {
+		var r Reason
+		if r, err = readReason(t, err); err == nil {
+			reasons = append(reasons, r)
+		}
+	}
+	switch list := t.Value.(type) {
+	case *ast.Array:
+		list.Foreach(read)
+	case ast.Set:
+		list.Foreach(read)
+	default:
+		err = fmt.Errorf("%s.reasons is not a list", decisionRule)
+	}
+	return reasons, err
+}
+
+func readReason(t *ast.Term, before error) (Reason, error) {
+	if before != nil {
+		return Reason{}, before
+	}
+	doc, ok := t.Value.(ast.Object)
+	if !ok {
+		return Reason{}, fmt.Errorf("%s.reasons holds something that is not an object", decisionRule)
+	}
+	r := Reason{Code: text(doc, codeKey), Message: text(doc, messageKey), Permission: text(doc, permissionKey)}
+	if r.Code == "" || r.Message == "" {
+		return Reason{}, fmt.Errorf("%s.reasons holds a reason without code or message", decisionRule)
+	}
+	var err error
+	doc.Foreach(func(k, v *ast.Term) {
+		if k.Equal(codeKey) || k.Equal(messageKey) || k.Equal(permissionKey) || err != nil {
+			return
+		}
+		name, ok := k.Value.(ast.String)
+		if !ok {
+			err = fmt.Errorf("%s.reasons holds a member whose name is not a string", decisionRule)
+			return
+		}
+		if r.Details == nil {
+			r.Details = map[string]any{}
+		}
+		r.Details[string(name)], err = ast.JSON(v.Value)
+	})
+	return r, err
+}
+
+func text(doc ast.Object, key *ast.Term) string {
+	if t := doc.Get(key); t != nil {
+		if s, ok := t.Value.(ast.String); ok {
+			return string(s)
+		}
+	}
+	return ""
+}
+
+// Permissions returns what s may do by its roles, narrowed by the grants of
+// the key at work: the effective permissions as enforced, on anything.
+func (e *Engine) Permissions(ctx context.Context, s *Subject) (Permissions, error) {
+	return e.permissions(ctx, permissionsRule, s)
+}
+
+// OwnPermissions returns what s may do with its own account, sessions and
+// keys whatever its roles, narrowed likewise.
+func (e *Engine) OwnPermissions(ctx context.Context, s *Subject) (Permissions, error) {
+	return e.permissions(ctx, ownPermissionsRule, s)
+}
+
+func (e *Engine) permissions(ctx context.Context, rule string, s *Subject) (Permissions, error) {
+	p := e.policy.Load()
+	if p == nil {
+		return nil, errors.New("no policy is in force")
+	}
+	now := e.clock()
+	in := ast.ObjectTerm([2]*ast.Term{principalKey, Request{Subject: s}.subject().term(now)})
+	v, err := p.decide.evaluate(ctx, rule, in, now, time.Now().Add(e.deadline))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", rule, err)
+	}
+	if v == nil {
+		return nil, fmt.Errorf("%s is undefined", rule)
+	}
+	permissions := Permissions{}
+	if err := ast.As(v, &permissions); err != nil {
+		return nil, fmt.Errorf("%s: %w", rule, err)
+	}
+	return permissions, nil
+}

@@ -1,0 +1,109 @@
+package authz
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// Names of the input document, made once: a term that is shared costs no
+// allocation.
+var (
+	principalKey  = ast.StringTerm("principal")
+	actionKey     = ast.StringTerm("action")
+	resourceKey   = ast.StringTerm("resource")
+	contextKey    = ast.StringTerm("context")
+	nameKey       = ast.StringTerm("name")
+	typeKey       = ast.StringTerm("type")
+	idKey         = ast.StringTerm("id")
+	propertiesKey = ast.StringTerm("properties")
+	noProperties  = ast.ObjectTerm()
+)
+
+// input builds the input document (CONTRACT: the input document). Only the
+// request's own parts are built; the principal is shared.
+func input(r Request, facts *Facts, now time.Time) (*ast.Term, error) {
+	action, err := properties(r.Action.Properties)
+	if err != nil {
+		return nil, fmt.Errorf("action.properties: %w", err)
+	}
+	resource, err := properties(r.Resource.Properties)
+	if err != nil {
+		return nil, fmt.Errorf("resource.properties: %w", err)
+	}
+	about, err := contextTerm(r.Context, facts, now)
+	if err != nil {
+		return nil, fmt.Errorf("context: %w", err)
+	}
+	target := make([][2]*ast.Term, 0, 3)
+	target = append(target, [2]*ast.Term{typeKey, ast.StringTerm(r.Resource.Type)})
+	if r.Resource.ID != "" {
+		target = append(target, [2]*ast.Term{idKey, ast.StringTerm(r.Resource.ID)})
+	}
+	target = append(target, [2]*ast.Term{propertiesKey, resource})
+	return ast.ObjectTerm(
+		[2]*ast.Term{principalKey, r.subject().term(now)},
+		[2]*ast.Term{actionKey, ast.ObjectTerm(
+			[2]*ast.Term{nameKey, ast.StringTerm(r.Action.Name)},
+			[2]*ast.Term{propertiesKey, action},
+		)},
+		[2]*ast.Term{resourceKey, ast.ObjectTerm(target...)},
+		[2]*ast.Term{contextKey, about},
+	), nil
+}
+
+func properties(m map[string]any) (*ast.Term, error) {
+	if len(m) == 0 {
+		return noProperties, nil
+	}
+	v, err := ast.InterfaceToValue(m)
+	if err != nil {
+		return nil, err
+	}
+	return ast.NewTerm(v), nil
+}
+
+func contextTerm(m map[string]any, facts *Facts, now time.Time) (*ast.Term, error) {
+	merged := contextDocument(m, facts, now)
+	v, err := ast.InterfaceToValue(merged)
+	if err != nil {
+		return nil, err
+	}
+	return ast.NewTerm(v), nil
+}
+
+func contextDocument(m map[string]any, facts *Facts, now time.Time) map[string]any {
+	doc := make(map[string]any, len(m)+5)
+	for k, v := range m {
+		doc[k] = v
+	}
+	if facts != nil {
+		setText(doc, "ip", facts.IP)
+		setText(doc, "userAgent", facts.UserAgent)
+		setText(doc, "method", facts.Method)
+		setText(doc, "path", facts.Path)
+	}
+	doc["time"] = now.UTC().Format(timeFormat)
+	return doc
+}
+
+func (r Request) subject() *Subject {
+	if r.Subject == nil {
+		return Anonymous
+	}
+	return r.Subject
+}
+
+// Document returns the input document of r as a policy sees it at now under
+// facts (which may be nil), as JSON values. It shares r's maps.
+func (r Request) Document(facts *Facts, now time.Time) map[string]any {
+	resource := map[string]any{"type": r.Resource.Type, "properties": object(r.Resource.Properties)}
+	setText(resource, "id", r.Resource.ID)
+	return map[string]any{
+		"principal": r.subject().Document(now),
+		"action":    map[string]any{"name": r.Action.Name, "properties": object(r.Action.Properties)},
+		"resource":  resource,
+		"context":   contextDocument(r.Context, facts, now),
+	}
+}

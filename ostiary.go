@@ -1,0 +1,327 @@
+// Package ostiary is the doorkeeper as a library: it resolves who is calling
+// from a session cookie, a bearer token or an API key, decides by Rego what
+// they may do, and says why.
+//
+// [Open] opens the database, compiles the policies and starts what runs in
+// the background; [Ostiary.Close] ends all of it. Two instances in one process share
+// nothing. [Ostiary.Require] protects a route, [Ostiary.Decide] answers a
+// question, [Ostiary.Handler] is the whole HTTP API.
+//
+// # Callers
+//
+// Methods that manage users, sessions and keys ([Ostiary.Authn]) take the
+// caller and ask the policy about it. A program that acts in its own name
+// passes [authn.System]; no call is trusted because it named nobody.
+package ostiary
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ostiary/ostiary/audit"
+	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/policies"
+	"github.com/ostiary/ostiary/server"
+	"github.com/ostiary/ostiary/server/betterauth"
+	"github.com/ostiary/ostiary/server/request"
+	"github.com/ostiary/ostiary/store"
+)
+
+// Options configures an instance. The zero value works: an SQLite file in the
+// working directory, the built-in policies, and a secret kept beside the
+// database.
+type Options struct {
+	Database string // "sqlite:PATH" (default "sqlite:ostiary.db"), "sqlite::memory:" or "postgres://…"
+
+	// Secrets sign cookies, each at least 32 characters. The first signs, all
+	// verify. None: with SQLite one is kept in a file beside the database,
+	// with mode 0600; with Postgres it is a mistake.
+	Secrets []string
+
+	// Policies, or the folder PoliciesDir, which is watched for changes, is a
+	// bundle that is added to the built-in one.
+	Policies    fs.FS
+	PoliciesDir string
+	Settings    map[string]any // wins over data.settings of the bundles
+
+	Authn            authn.Options // Clock and Log are set from below
+	Audit            audit.Options
+	DecisionDeadline time.Duration // default 1s
+	// DecisionRetention is how long decision records are kept; zero is for ever.
+	DecisionRetention time.Duration
+	// Lease is the longest a change made elsewhere can stay unnoticed;
+	// default 2s.
+	Lease time.Duration
+
+	Request request.Options    // Secrets are set from above
+	Auth    betterauth.Options // the Better Auth surface
+	Origins []string           // that may use cookies with the native API
+
+	Log     *slog.Logger     // default discards
+	Clock   func() time.Time // default time.Now
+	Version string           // told in answers
+}
+
+// Ostiary is an open instance. Its methods are safe for concurrent use.
+type Ostiary struct {
+	db       *store.DB
+	log      *audit.Log
+	engine   *authz.Engine
+	library  *policies.Library
+	authn    *authn.Service
+	reader   *request.Reader
+	handler  http.Handler
+	metrics  *server.Metrics
+	feed     *feed
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+	closing  sync.Once
+	closeErr error
+}
+
+// Open opens an instance. Its mistakes are reported together. ctx bounds
+// opening alone; the instance runs until Close.
+func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
+	if o.Database == "" {
+		o.Database = "sqlite:ostiary.db"
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Lease <= 0 {
+		o.Lease = 2 * time.Second
+	}
+	var mistakes []error
+	if len(o.Secrets) == 0 {
+		secret, err := keptSecret(o.Database)
+		mistakes = append(mistakes, err)
+		o.Secrets = []string{secret}
+	} else {
+		for _, s := range o.Secrets {
+			if len(s) < minSecret {
+				mistakes = append(mistakes, &authn.InvalidError{Field: "secret", Reason: fmt.Sprintf("has %d characters; it needs at least %d", len(s), minSecret)})
+			}
+		}
+	}
+
+	i := &Ostiary{}
+	defer func() {
+		if err != nil {
+			i.Close()
+		}
+	}()
+	o.Audit.Log = o.Log
+	if i.db, err = store.Open(ctx, o.Database); err != nil {
+		mistakes = append(mistakes, err)
+		// The rest can still be checked, so that all mistakes come at once.
+	}
+	i.log = audit.NewLog(i.db, o.Audit)
+	i.engine = authz.NewEngine(authz.Options{Deadline: o.DecisionDeadline, Recorder: i.log, Clock: o.Clock})
+
+	o.Authn.Log, o.Authn.Clock = o.Log, o.Clock
+	if o.Authn.KnownRoles == nil {
+		o.Authn.KnownRoles = i.knowsRole
+	}
+	var failed error
+	if i.authn, failed = authn.New(o.Authn, i.db, i.engine); failed != nil {
+		mistakes = append(mistakes, failed)
+	}
+	if i.library, failed = policies.Open(ctx, policies.Options{
+		Engine: i.engine, FS: o.Policies, Dir: o.PoliciesDir, Settings: settings(o), Log: o.Log,
+		// What was concluded under other rules is not remembered.
+		Swapped: func(string) {
+			if i.authn != nil {
+				i.authn.Forget("", "")
+			}
+		},
+	}); failed != nil {
+		mistakes = append(mistakes, failed)
+	}
+	o.Request.Secrets = o.Secrets
+	if i.reader, failed = request.NewReader(o.Request); failed != nil {
+		mistakes = append(mistakes, failed)
+	}
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, err
+	}
+	i.feed = &feed{db: i.db, forget: i.authn.Forget, lease: o.Lease, log: o.Log}
+	i.metrics = server.NewMetrics()
+	if i.handler, err = server.New(server.Options{
+		Authn: i.authn, Engine: i.engine, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
+		Ready: i.Ready, Version: o.Version, Request: o.Request, Auth: o.Auth, Origins: o.Origins,
+		Metrics: i.metrics, Clock: o.Clock,
+	}); err != nil {
+		return nil, err
+	}
+	return i, i.start(o)
+}
+
+// start starts what runs until Close.
+func (i *Ostiary) start(o Options) error {
+	ctx, stop := context.WithCancel(context.Background())
+	i.stop = stop
+	if err := i.feed.begin(ctx); err != nil {
+		return err
+	}
+	i.running.Go(func() { i.feed.run(ctx) })
+	i.running.Go(func() { i.log.Run(ctx) })
+	i.running.Go(func() { i.keepHouse(ctx, o) })
+	i.running.Go(func() {
+		if err := i.library.Watch(ctx); err != nil && ctx.Err() == nil {
+			o.Log.Error("policies are no longer watched for changes", "error", err)
+		}
+	})
+	return nil
+}
+
+// keepHouse does what is due now and then.
+func (i *Ostiary) keepHouse(ctx context.Context, o Options) {
+	touch := time.NewTicker(10 * time.Second)
+	defer touch.Stop()
+	sweep := time.NewTicker(time.Hour)
+	defer sweep.Stop()
+	for {
+		var errs []error
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			if err := i.authn.FlushTouches(last); err != nil {
+				o.Log.Error("last uses of keys not written", "error", err)
+			}
+			return
+		case <-touch.C:
+			errs = append(errs, i.authn.FlushTouches(ctx))
+		case <-sweep.C:
+			now := o.Clock()
+			_, err := i.db.PruneChanges(ctx, now.Add(-time.Hour))
+			errs = append(errs, err)
+			_, err = i.authn.DeleteEndedKeys(ctx, authn.System("retention"))
+			errs = append(errs, err)
+			if o.DecisionRetention > 0 {
+				_, err = i.db.DeleteRecords(ctx, now.Add(-o.DecisionRetention))
+				errs = append(errs, err)
+			}
+		}
+		if err := errors.Join(errs...); err != nil && ctx.Err() == nil {
+			o.Log.Error("housekeeping", "error", err)
+		}
+	}
+}
+
+// Close ends every goroutine, writes what is left to write and closes the
+// database. Calls after the first do nothing.
+func (i *Ostiary) Close() error {
+	i.closing.Do(func() {
+		if i.stop != nil {
+			i.stop()
+			i.running.Wait()
+		}
+		if i.db != nil {
+			i.closeErr = i.db.Close()
+		}
+	})
+	return i.closeErr
+}
+
+// settings are what the configuration says to policies.
+func settings(o Options) map[string]any {
+	s := map[string]any{"sign_up": !o.Authn.SignUpDisabled}
+	if len(o.Authn.AdminIDs) > 0 {
+		s["admin_user_ids"] = list(o.Authn.AdminIDs)
+	}
+	if len(o.Authn.AdminRoles) > 0 {
+		s["admin_roles"] = list(o.Authn.AdminRoles)
+	}
+	if o.Authn.DefaultRole != "" {
+		s["default_role"] = o.Authn.DefaultRole
+	}
+	for k, v := range o.Settings {
+		s[k] = v
+	}
+	return s
+}
+
+func list(texts []string) []any {
+	out := make([]any, len(texts))
+	for i, t := range texts {
+		out[i] = t
+	}
+	return out
+}
+
+// knowsRole: with the built-in roles alone any name may be given, as Better
+// Auth has it; an author who lists roles means that there are no others.
+func (i *Ostiary) knowsRole(role string) bool {
+	b := i.library.Bundle()
+	if !b.AuthorRoles {
+		return true
+	}
+	_, ok := b.Roles[role]
+	return ok
+}
+
+// Handler is the HTTP API: /api/auth, /v1, /healthz, /readyz, /openapi.json.
+func (i *Ostiary) Handler() http.Handler { return i.handler }
+
+// Metrics serves Prometheus metrics. It belongs on an address of its own.
+func (i *Ostiary) Metrics() http.Handler { return i.metrics }
+
+// Authn manages users, sessions and keys.
+func (i *Ostiary) Authn() *authn.Service { return i.authn }
+
+// Policies tells and reloads the rules in force.
+func (i *Ostiary) Policies() *policies.Library { return i.library }
+
+// Decisions reads decision records and events.
+func (i *Ostiary) Decisions() audit.Store { return i.log.Reader() }
+
+// Decide implements [authz.Decider].
+func (i *Ostiary) Decide(ctx context.Context, r authz.Request) (authz.Decision, error) {
+	return i.engine.Decide(ctx, r)
+}
+
+// DecideAll decides each request under one and the same policy, in order.
+func (i *Ostiary) DecideAll(ctx context.Context, rs []authz.Request) ([]authz.Decision, error) {
+	return i.engine.DecideAll(ctx, rs)
+}
+
+// Explain decides again and names the rules that held and failed.
+func (i *Ostiary) Explain(ctx context.Context, r authz.Request) (authz.Explanation, error) {
+	return i.engine.Explain(ctx, r)
+}
+
+// Ready reports why requests can't be served, or nil.
+func (i *Ostiary) Ready(ctx context.Context) error {
+	if i.engine.Policy() == nil {
+		return errors.New("no policy is in force")
+	}
+	return i.db.Ping(ctx)
+}
+
+const minSecret = 32
+
+// keptSecret returns the secret that belongs to a database without one in
+// the configuration.
+func keptSecret(database string) (string, error) {
+	path, ok := strings.CutPrefix(database, "sqlite:")
+	switch {
+	case !ok:
+		return "", &authn.InvalidError{Field: "secret", Reason: "is required: several instances on one database must share it"}
+	case strings.HasPrefix(path, ":memory:"):
+		return rand.Text() + rand.Text(), nil
+	}
+	return secretBeside(path + ".secret")
+}
