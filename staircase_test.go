@@ -27,7 +27,7 @@ var stairs = map[string][]string{
 	"server/betterauth": {"server/request", "policies", "authn", "audit", "authz"},
 	"server":            {"server/request", "server/openapi", "server/betterauth", "policies", "authn", "audit", "authz"},
 	".":                 {"server", "server/request", "server/openapi", "server/betterauth", "store", "policies", "authn", "audit", "authz"},
-	"cmd/ostiary":       {".", "store", "policies", "authn", "audit", "authz"},
+	"cmd/ostiary":       {".", "server", "server/request", "server/betterauth", "store", "policies", "authn", "audit", "authz"},
 }
 
 // doors says which rooms may import what from outside.

@@ -119,9 +119,8 @@ type config struct {
 	} `key:"cache"`
 
 	Limits struct {
-		Body  size          `key:"body" help:"largest request body"`
-		Depth int           `key:"depth" help:"deepest JSON in a request"`
-		Time  time.Duration `key:"time" help:"longest that answering a request may take"`
+		Body  size `key:"body" help:"largest request body"`
+		Depth int  `key:"depth" help:"deepest JSON in a request"`
 	} `key:"limits"`
 
 	Log struct {
@@ -165,14 +164,13 @@ func defaults() config {
 	c.Throttle.PerAccount, c.Throttle.PerAddress = 10, 100
 	c.Throttle.Window = 15 * time.Minute
 	c.Decisions.Deadline = time.Second
-	c.Decisions.Buffer = 10_000
+	c.Decisions.Buffer = 20_000
 	c.Decisions.Retention = 90 * day
 	c.Cache.Size = 100_000
 	c.Cache.Life = time.Minute
 	c.Cache.Lease = 2 * time.Second
 	c.Limits.Body = 1 << 20
 	c.Limits.Depth = 32
-	c.Limits.Time = 30 * time.Second
 	c.Log.Level, c.Log.Format = "info", "text"
 	c.ShutdownGrace = 30 * time.Second
 	return c
@@ -233,7 +231,8 @@ func addFlags(flags *pflag.FlagSet, shown []string) {
 
 // load reads the configuration: flags win over the environment, the
 // environment over the file, the file over the defaults. It reports every
-// mistake, each with the place it was made in.
+// mistake, each with the place it was made in; what could be read is returned
+// even then, so that a caller can look for more mistakes.
 func load(flags *pflag.FlagSet) (config, error) {
 	c := defaults()
 	all := settings(&c)
@@ -256,10 +255,11 @@ func load(flags *pflag.FlagSet) (config, error) {
 			mistakes = append(mistakes, fmt.Errorf("%s: %s", origin(s, flags, file), plain(err)))
 		}
 	}
-	if err := errors.Join(mistakes...); err != nil {
-		return config{}, err
-	}
-	return c, errors.Join(c.check()...)
+	mistakes = append(mistakes, c.check(func(key string) string {
+		i := slices.IndexFunc(all, func(s setting) bool { return s.key == key })
+		return origin(all[i], flags, file)
+	})...)
+	return c, errors.Join(mistakes...)
 }
 
 // plain is what went wrong without mapstructure's frame around it.
@@ -336,14 +336,11 @@ func readFile(v *viper.Viper, flag *pflag.Flag, all []setting) (places, error) {
 		}
 	}
 	visit(doc.Content[0], "")
-	if len(mistakes) > 0 {
-		return found, errors.Join(mistakes...)
-	}
 	v.SetConfigType("yaml")
-	if err := v.ReadConfig(bytes.NewReader(data)); err != nil {
-		return found, fmt.Errorf("%s: %w", name, err)
+	if err := v.ReadConfig(bytes.NewReader(data)); err != nil && len(mistakes) == 0 {
+		mistakes = append(mistakes, fmt.Errorf("%s: %w", name, err))
 	}
-	return found, nil
+	return found, errors.Join(mistakes...)
 }
 
 // origin says where the value of s was given.
@@ -362,12 +359,15 @@ func origin(s setting, flags *pflag.FlagSet, file places) string {
 	return s.key
 }
 
-// check reports what is wrong with values that are well-formed, each under
-// its key.
-func (c *config) check() []error {
+// minSecret is the shortest signing secret that is accepted.
+const minSecret = 32
+
+// check reports what is wrong with values that are well-formed, each with the
+// place where it was given.
+func (c *config) check(where func(key string) string) []error {
 	var mistakes []error
 	refuse := func(key, format string, args ...any) {
-		mistakes = append(mistakes, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+		mistakes = append(mistakes, fmt.Errorf("%s: %s", where(key), fmt.Sprintf(format, args...)))
 	}
 	oneOf := func(key, value string, values ...string) {
 		if !slices.Contains(values, value) {
@@ -400,9 +400,12 @@ func (c *config) check() []error {
 			refuse("policies", "%v", err)
 		}
 	}
-	for _, s := range append([]string{c.Secret}, c.OldSecrets...) {
-		if s != "" && len(s) < minSecret {
-			refuse("secret", "has %d characters; it needs at least %d", len(s), minSecret)
+	if n := len(c.Secret); n > 0 && n < minSecret {
+		refuse("secret", "has %d characters; it needs at least %d", n, minSecret)
+	}
+	for _, s := range c.OldSecrets {
+		if len(s) < minSecret {
+			refuse("old_secrets", "one has %d characters; each needs at least %d", len(s), minSecret)
 		}
 	}
 	if c.Secret == "" && c.postgres() {
@@ -421,20 +424,16 @@ func (c *config) check() []error {
 			refuse(s.key, "is negative")
 		}
 	}
-	for _, span := range []struct {
-		key      string
-		min, max int64
-	}{
-		{"password", int64(c.Password.Min), int64(c.Password.Max)},
-		{"username", int64(c.Username.Min), int64(c.Username.Max)},
-		{"keys.name", int64(c.Keys.NameMin), int64(c.Keys.NameMax)},
-		{"keys.prefix", int64(c.Keys.PrefixMin), int64(c.Keys.PrefixMax)},
-		{"keys.life", int64(c.Keys.MinLife), int64(c.Keys.MaxLife)},
-	} {
-		if span.min > span.max {
-			refuse(span.key, "its least is above its most")
+	span := func(least, most string, min, max int64) {
+		if min > max {
+			refuse(least, "is above %s", most)
 		}
 	}
+	span("password.min", "password.max", int64(c.Password.Min), int64(c.Password.Max))
+	span("username.min", "username.max", int64(c.Username.Min), int64(c.Username.Max))
+	span("keys.name_min", "keys.name_max", int64(c.Keys.NameMin), int64(c.Keys.NameMax))
+	span("keys.prefix_min", "keys.prefix_max", int64(c.Keys.PrefixMin), int64(c.Keys.PrefixMax))
+	span("keys.min_life", "keys.max_life", int64(c.Keys.MinLife), int64(c.Keys.MaxLife))
 	if c.Keys.RateLimitMax > 0 && c.Keys.RateLimitWindow == 0 {
 		refuse("keys.rate_limit_max", "needs keys.rate_limit_window")
 	}

@@ -4,7 +4,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
@@ -191,7 +190,8 @@ password:
   min: eight
 sign_up: maybe
 sign_up: true
-`, map[string]string{"OSTIARY_CACHE_LIFE": "soon"}, "--limits-body=1 elephant")
+cookies: {secure: often}
+`, map[string]string{"OSTIARY_SECRET": "short", "OSTIARY_CACHE_LIFE": "soon"}, "--limits-body=1 elephant")
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -201,6 +201,7 @@ sign_up: true
 		`ostiary.yaml:6: unknown key "session.liffe"`,
 		`ostiary.yaml:7: "log" is a section, not a value`,
 		`ostiary.yaml:11: "sign_up" is there twice`,
+		`OSTIARY_SECRET: has 5 characters; it needs at least 32`,
 		`OSTIARY_CACHE_LIFE: "soon" is not a duration such as 90s, 12h or 7d`,
 		`--limits-body: "1 elephant" is not a size such as 1MiB`,
 	} {
@@ -221,16 +222,16 @@ ostiary.yaml:4: password.min: "eight" is not a whole number`
 
 	_, err = loaded(t, "", nil, "--listen=here", "--database=mysql://user:pass@host/db", "--base-url=auth", "--policies=nowhere",
 		"--secret=short", "--log-level=loud", "--username-min=40", "--keys-rate-limit-max=5", "--keys-rate-limit-window=0s", "--cache-size=-1", "--keys-default-permissions=user")
-	want = `listen: "here" is not host:port
-database: must be sqlite:PATH, sqlite::memory: or postgres://…
-base_url: "auth" is not an http:// or https:// URL
-policies: open nowhere: no such file or directory
-secret: has 5 characters; it needs at least 32
-log.level: "loud" is none of debug, info, warn, error
-keys.default_permissions: "user" is not type:action
-cache.size: is negative
-username: its least is above its most
-keys.rate_limit_max: needs keys.rate_limit_window`
+	want = `--listen: "here" is not host:port
+--database: must be sqlite:PATH, sqlite::memory: or postgres://…
+--base-url: "auth" is not an http:// or https:// URL
+--policies: open nowhere: no such file or directory
+--secret: has 5 characters; it needs at least 32
+--log-level: "loud" is none of debug, info, warn, error
+--keys-default-permissions: "user" is not type:action
+--cache-size: is negative
+--username-min: is above username.max
+--keys-rate-limit-max: needs keys.rate_limit_window`
 	if err == nil || err.Error() != want {
 		t.Errorf("got:\n%v\nwant:\n%s", err, want)
 	}
@@ -258,41 +259,6 @@ func TestPostgresNeedsASecret(t *testing.T) {
 	_, err := loaded(t, "", nil, "--database=postgres://localhost/ostiary")
 	if err == nil || !strings.Contains(err.Error(), "secret: is needed with Postgres") {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestSecretFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "ostiary.db.secret")
-	secret, err := secretBeside(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(secret) < minSecret {
-		t.Errorf("secret has %d characters, want %d or more", len(secret), minSecret)
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode: got %v, %v, want 0600", info.Mode(), err)
-	}
-	if again, err := secretBeside(path); err != nil || again != secret {
-		t.Errorf("the second start got another secret (or %v)", err)
-	}
-	if left, _ := filepath.Glob(path + ".*"); len(left) > 0 {
-		t.Errorf("left behind: %v", left)
-	}
-	if err := os.Chmod(path, 0o640); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := secretBeside(path); err == nil || !strings.Contains(err.Error(), "0640") {
-		t.Errorf("readable by others: got %v", err)
-	}
-	if err := os.WriteFile(path, []byte("short\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := secretBeside(path); err == nil || strings.Contains(err.Error(), "short\n") {
-		t.Errorf("short secret: got %v", err)
 	}
 }
 

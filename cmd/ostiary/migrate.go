@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"text/tabwriter"
 	"time"
@@ -23,7 +24,7 @@ func migrateStatus(cmd *cobra.Command, _ []string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = firstError(err, db.Close()) }()
+	defer func() { err = errors.Join(err, db.Close()) }()
 	all, err := db.Migrations(cmd.Context())
 	if err != nil {
 		return err
@@ -44,7 +45,7 @@ func migrateUp(cmd *cobra.Command, _ []string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = firstError(err, db.Close()) }()
+	defer func() { err = errors.Join(err, db.Close()) }()
 	names, err := db.Migrate(cmd.Context())
 	for _, name := range names {
 		fmt.Fprintln(cmd.OutOrStdout(), name)
@@ -56,18 +57,9 @@ func migrateUp(cmd *cobra.Command, _ []string) (err error) {
 }
 
 func openUnmigrated(cmd *cobra.Command) (*store.DB, error) {
-	c, err := load(cmd.Flags())
+	c, err := configure(cmd)
 	if err != nil {
-		return nil, &usageError{err}
+		return nil, err
 	}
 	return store.OpenUnmigrated(cmd.Context(), c.Database)
-}
-
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
