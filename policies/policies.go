@@ -5,20 +5,54 @@
 // added to it and can define everything except what is reserved to Ostiary.
 // A [Library] compiles bundles, puts them in force and reloads them when their
 // files change. A bundle that does not compile leaves the one before in force.
+//
+// # What an author may define
+//
+// The tables data.roles, data.self and data.settings, which are merged with the
+// built-in ones; packages app.<resource type>; and any other package and data.
+// Nothing under data.ostiary, which decides, nor under data.permits, into which
+// [Load] turns the tables so that a permission is one look-up away. Files other
+// than *.rego, data.json, data.yaml and data.yml are not read, nor are tests
+// (*_test.rego) and names that begin with a dot.
 package policies
 
 import (
-	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
-	"log/slog"
-	"time"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/util"
 
 	"github.com/ostiary/ostiary/authz"
 )
 
+// The files are named one by one to leave the tests out.
+//
+//go:embed builtin/decision.rego builtin/principal.rego builtin/permissions.rego
+//go:embed builtin/guards.rego builtin/reasons.rego builtin/data.json
+var builtin embed.FS
+
+//go:embed builtin/schemas/input.json
+var inputSchema []byte
+
+// InputSchema returns the JSON Schema of the input document that policies read.
+func InputSchema() []byte { return slices.Clone(inputSchema) }
+
 // Bundle is a set of rules: the built-in ones with an author's.
 type Bundle struct {
+	// Source is what is compiled. Its Revision is the first 32 hexadecimal
+	// digits of the SHA-256 of all modules and data: the same files and
+	// settings have the same revision everywhere.
 	Source authz.Source
 	// Roles is the roles table as written; with the built-in roles, unless
 	// the author's bundle defines a role of the same name.
@@ -28,45 +62,104 @@ type Bundle struct {
 }
 
 // Load reads the built-in bundle and adds author's (nil for none). settings
-// win over data.settings of both. The error lists every mistake, with
-// file, line and column where there is one.
+// win over data.settings of both, except members that are nil. The error lists
+// every mistake, with file, line and column where there is one.
+//
+// Modules are parsed but not compiled: what only a compiler sees is an error
+// of [authz.Compile].
 func Load(author fs.FS, settings map[string]any) (Bundle, error) {
-	return Bundle{}, errors.New("unimplemented")
+	modules, data, err := readBuiltin()
+	if err != nil {
+		return Bundle{}, err
+	}
+	var added authored
+	var mistakes []error
+	if author != nil {
+		added, mistakes = readAuthor(author)
+	}
+	for name, m := range added.modules {
+		if _, taken := modules[name]; taken {
+			mistakes = append(mistakes, fmt.Errorf("%s: the name of a built-in file", name))
+			continue
+		}
+		modules[name] = m.text
+	}
+
+	t := newTables(data)
+	mistakes = append(mistakes, t.merge(added.data, added.source)...)
+	mistakes = append(mistakes, t.configure(settings)...)
+	if len(mistakes) > 0 {
+		return Bundle{}, errors.Join(mistakes...)
+	}
+
+	merged := maps.Clone(added.data)
+	if merged == nil {
+		merged = map[string]any{}
+	}
+	merged["roles"], merged["self"], merged["settings"] = t.roles, t.self, t.settings
+	merged["permits"] = t.permits(added.types())
+	revision, err := revisionOf(modules, merged)
+	if err != nil {
+		return Bundle{}, err
+	}
+	_, authorRoles := added.data["roles"]
+	return Bundle{
+		Source:      authz.Source{Modules: modules, Data: merged, Revision: revision},
+		Roles:       t.Roles(),
+		AuthorRoles: authorRoles,
+	}, nil
 }
 
-// Options configures a Library.
-type Options struct {
-	Engine   *authz.Engine // told of each new policy
-	FS       fs.FS         // the author's bundle, or nil
-	Dir      string        // instead of FS: a folder that is watched for changes
-	Settings map[string]any
-	Log      *slog.Logger
-	// Swapped, if set, is called after each new policy is in force.
-	Swapped func(revision string)
+// readBuiltin returns what ships with the program, fresh for the caller.
+func readBuiltin() (modules map[string]string, data map[string]any, err error) {
+	modules = map[string]string{}
+	err = fs.WalkDir(builtin, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := fs.ReadFile(builtin, name)
+		if err != nil {
+			return err
+		}
+		if path.Ext(name) == ".rego" {
+			modules[name] = string(text)
+			return nil
+		}
+		return util.UnmarshalJSON(text, &data)
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the built-in policy: %w", err)
+	}
+	return modules, data, nil
 }
 
-// Library keeps the policy in force.
-type Library struct{}
-
-// Status tells what is in force.
-type Status struct {
-	Revision string
-	Loaded   time.Time
-	// Err is why the newest files are not in force, or nil.
-	Err error
+// revisionOf hashes names, texts and data, each with its length before it so
+// that nothing can slide from one into the next.
+func revisionOf(modules map[string]string, data map[string]any) (string, error) {
+	canonical, err := json.Marshal(data) // members sorted
+	if err != nil {
+		return "", fmt.Errorf("data: %w", err)
+	}
+	h := sha256.New()
+	write := func(s string) {
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(s)))
+		h.Write(n[:])
+		h.Write([]byte(s))
+	}
+	for _, name := range slices.Sorted(maps.Keys(modules)) {
+		write(name)
+		write(modules[name])
+	}
+	write(string(canonical))
+	return hex.EncodeToString(h.Sum(nil))[:32], nil
 }
 
-// Open loads, compiles and puts in force, or fails.
-func Open(ctx context.Context, o Options) (*Library, error) { return nil, errors.New("unimplemented") }
-
-// Watch reloads until ctx ends. Without a Dir it just waits.
-func (l *Library) Watch(ctx context.Context) error { return nil }
-
-// Reload loads again now. On failure the policy before stays in force.
-func (l *Library) Reload(ctx context.Context) error { return nil }
-
-// Status is safe for concurrent use.
-func (l *Library) Status() Status { return Status{} }
-
-// Bundle returns the bundle in force.
-func (l *Library) Bundle() Bundle { return Bundle{} }
+// at words a mistake in a module as one line.
+func at(l *ast.Location, format string, args ...any) error {
+	message := strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " ")
+	if l == nil || l.File == "" {
+		return errors.New(message)
+	}
+	return fmt.Errorf("%s:%d:%d: %s", l.File, l.Row, l.Col, message)
+}
