@@ -92,7 +92,7 @@ func misuse(cmd *cobra.Command, format string, args ...any) error {
 // group is what a command does that is only the parent of others.
 func group(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return misuse(cmd, "%s: unknown command %q", cmd.CommandPath(), args[0])
+		return misuse(cmd, "unknown command %q", args[0])
 	}
 	return cmd.Help()
 }
@@ -101,10 +101,10 @@ func group(cmd *cobra.Command, args []string) error {
 func arguments(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < len(names) {
-			return misuse(cmd, "%s: %s is missing", cmd.CommandPath(), names[len(args)])
+			return misuse(cmd, "%s is missing", names[len(args)])
 		}
 		if len(args) > len(names) {
-			return misuse(cmd, "%s: unexpected argument %q", cmd.CommandPath(), args[len(names)])
+			return misuse(cmd, "unexpected argument %q", args[len(names)])
 		}
 		return nil
 	}
@@ -113,7 +113,7 @@ func arguments(names ...string) cobra.PositionalArgs {
 // subcommand is a command with its own arguments, and the settings that a
 // command which opens the database takes.
 func subcommand(use, short string, names []string, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Args: arguments(names...), RunE: run}
+	cmd := &cobra.Command{Use: use, Short: short, Args: arguments(names...), RunE: run, DisableFlagsInUseLine: true}
 	addFlags(cmd.Flags(), []string{"database", "policies"})
 	return cmd
 }
