@@ -6,56 +6,64 @@ import (
 	"encoding/base64"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 )
 
-// SignCookie returns the cookie value that carries value with its signature,
-// percent-encoded.
-func SignCookie(secret, value string) string {
+// SignCookie returns value, signed with secret, as it stands in a cookie.
+func SignCookie(secret Secret, value string) string {
 	return encodeURIComponent(value + "." + cookieSignature(secret, value))
 }
 
-// VerifyCookie reads what SignCookie wrote, under any of the secrets. It takes
-// the value as it stands in the cookie header.
-func VerifyCookie(secrets []string, cookieValue string) (string, bool) {
-	if u, err := url.PathUnescape(cookieValue); err == nil {
-		cookieValue = u
+// VerifyCookie returns the value of a signed cookie, given as it stands in the
+// Cookie header, if one of secrets signed it.
+func VerifyCookie(secrets []Secret, cookie string) (value string, ok bool) {
+	if strings.HasPrefix(cookie, `"`) && len(cookie) >= 2 {
+		cookie = cookie[1 : len(cookie)-1]
 	}
-	i := strings.LastIndexByte(cookieValue, '.')
-	if i < 1 {
+	// As decodeURIComponent does: what does not decode is taken as it is.
+	if text, err := url.PathUnescape(cookie); err == nil && utf8.ValidString(text) {
+		cookie = text
+	}
+	dot := strings.LastIndexByte(cookie, '.')
+	if dot < 0 {
 		return "", false
 	}
-	value, sig := cookieValue[:i], cookieValue[i+1:]
-	if len(sig) != 44 || sig[43] != '=' {
+	value, signature := cookie[:dot], cookie[dot+1:]
+	if len(signature) != 44 || signature[43] != '=' {
 		return "", false
 	}
+	// Every secret is tried, so that the time does not tell which one signed.
 	for _, secret := range secrets {
-		if hmac.Equal([]byte(sig), []byte(cookieSignature(secret, value))) {
-			return value, true
+		if hmac.Equal([]byte(cookieSignature(secret, value)), []byte(signature)) {
+			ok = true
 		}
 	}
-	return "", false
+	if !ok {
+		return "", false
+	}
+	return value, true
 }
 
-func cookieSignature(secret, value string) string {
-	m := hmac.New(sha256.New, []byte(secret))
-	m.Write([]byte(value))
-	return base64.StdEncoding.EncodeToString(m.Sum(nil))
+func cookieSignature(secret Secret, value string) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(value))
+	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// encodeURIComponent is JavaScript's: all but A-Z a-z 0-9 - _ . ! ~ * ' ( )
-// is percent-encoded.
-func encodeURIComponent(s string) string {
-	const hex = "0123456789ABCDEF"
+// encodeURIComponent is JavaScript's: it leaves other characters alone than
+// any of net/url's escapes.
+func encodeURIComponent(text string) string {
+	const hexDigits = "0123456789ABCDEF"
 	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-_.!~*'()", c) >= 0 {
+	for i := range len(text) {
+		switch c := text[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-_.!~*'()", c) >= 0:
 			b.WriteByte(c)
-			continue
+		default:
+			b.WriteByte('%')
+			b.WriteByte(hexDigits[c>>4])
+			b.WriteByte(hexDigits[c&15])
 		}
-		b.WriteByte('%')
-		b.WriteByte(hex[c>>4])
-		b.WriteByte(hex[c&15])
 	}
 	return b.String()
 }

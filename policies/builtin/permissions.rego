@@ -7,11 +7,14 @@
 package ostiary
 
 role_permits if {
+	named
 	authenticated
 	by_role(input.resource.type, input.action.name)
 }
 
 self_permits if {
+	named
+	authenticated
 	own
 	by_self(input.resource.type, input.action.name)
 }
@@ -113,5 +116,5 @@ common("*", b) := b
 
 table(pairs) := {type: sort(actions) |
 	some [type, _] in pairs
-	actions := {action | some [type, action] in pairs}
+	actions := {pair[1] | some pair in pairs; pair[0] == type}
 }
