@@ -143,7 +143,7 @@ func (s *Service) ofSession(ctx context.Context, sess Session, u User, key *APIK
 		}
 	}
 	if sess.ImpersonatedBy != nil {
-		if err := s.impersonationStands(ctx, *sess.ImpersonatedBy, p.key, &u); err != nil {
+		if err := s.impersonationStands(ctx, &sess, p.key, &u); err != nil {
 			return nil, err
 		}
 	}

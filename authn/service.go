@@ -154,9 +154,11 @@ func (s *Service) Describe(ctx context.Context, r authz.Resource, action string)
 	var err error
 	switch r.Type {
 	case "user":
+		var u *User
 		var target authz.Resource
-		_, target, err = s.target(ctx, r.ID, action)
-		known = target.Properties
+		if u, target, err = s.target(ctx, r.ID, action); u != nil {
+			known = target.Properties
+		}
 	case "session":
 		var sess Session
 		if sess, err = s.store.Session(ctx, r.ID); err == nil {
