@@ -70,6 +70,7 @@ type SessionStore interface {
 	// obtained with, in one round trip. key is nil if it was obtained without
 	// one; a key that no longer exists makes it ErrNotFound.
 	SessionByToken(ctx context.Context, token Secret) (s Session, u User, key *APIKey, err error)
+	Session(ctx context.Context, id string) (Session, error)
 	// Sessions lists a user's sessions, oldest first, expired ones included.
 	Sessions(ctx context.Context, userID string) ([]Session, error)
 	CreateSession(ctx context.Context, s Session, ev audit.Event) error

@@ -6,63 +6,185 @@
 // ours alone lives in tables of our own, added by migrations that never change
 // theirs.
 //
-// Triggers write each change that matters to a principal into the table
-// changes, whoever makes it. [DB.Changes] reads them.
+// Every change is written together with its event, or neither is. Triggers
+// write each change that matters to a principal into the table changes,
+// whoever makes it; [DB.Changes] reads them.
+//
+// # One writer
+//
+// On SQLite one connection writes and waits for other processes. The function
+// handed to UpdateUser or UpdateKey runs inside the transaction on that
+// connection: it must not call the store.
 package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
-	"time"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/uptrace/bun"
+
+	"github.com/ostiary/ostiary/audit"
+	"github.com/ostiary/ostiary/authn"
 )
 
-// DB is an open, migrated database.
-type DB struct{}
+var (
+	_ authn.Store = (*DB)(nil)
+	_ audit.Store = (*DB)(nil)
+)
 
-// Open opens the database that dsn names ("sqlite:PATH", "sqlite::memory:")
-// and migrates it.
-func Open(ctx context.Context, dsn string) (*DB, error) { return nil, errors.New("unimplemented") }
+// DB is an open database. Its methods are safe for concurrent use.
+type DB struct {
+	dialect dialect
+	writer  *bun.DB // begins transactions that own the right to write
+	reader  *bun.DB // the same as writer if the database has one connection only
+	schema  atomic.Pointer[schema]
 
-// OpenUnmigrated is Open without migrating.
+	bell   chan struct{}
+	stop   context.CancelFunc
+	wait   sync.WaitGroup
+	closed atomic.Bool
+}
+
+// Open opens the database that dsn names ("sqlite:PATH", "sqlite::memory:",
+// "postgres://…") and migrates it. Each "sqlite::memory:" is a database of its
+// own. A dsn that names none is an *[authn.InvalidError].
+func Open(ctx context.Context, dsn string) (*DB, error) {
+	db, err := OpenUnmigrated(ctx, dsn)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := db.Migrate(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// OpenUnmigrated is Open without migrating. Until [DB.Migrate] has returned,
+// Migrations, Ping and Close are all that works.
 func OpenUnmigrated(ctx context.Context, dsn string) (*DB, error) {
-	return nil, errors.New("unimplemented")
+	var (
+		db  *DB
+		err error
+	)
+	switch scheme, rest, _ := strings.Cut(dsn, ":"); scheme {
+	case "sqlite":
+		db, err = openSQLite(ctx, rest)
+	default:
+		// The text may hold a password, so it is not repeated.
+		return nil, &authn.InvalidError{Field: "database", Reason: "must be sqlite:PATH, sqlite::memory: or postgres://…"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	db.bell = make(chan struct{}, 1)
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	db.stop = stop
+	if watch := db.dialect.watch; watch != nil {
+		db.wait.Go(func() { watch(watching, db) })
+	}
+	return db, nil
 }
-
-// Migration is a step of the schema.
-type Migration struct {
-	Name    string
-	Applied *time.Time // nil: pending
-}
-
-// Migrations lists all steps in order.
-func (db *DB) Migrations(ctx context.Context) ([]Migration, error) { return nil, nil }
-
-// Migrate applies what is pending and returns its names.
-func (db *DB) Migrate(ctx context.Context) ([]string, error) { return nil, nil }
-
-// Change is a row that changed.
-type Change struct {
-	Seq  int64
-	Kind string // "user", "session", "key"
-	ID   string
-	At   time.Time
-}
-
-// Changes returns the changes after seq, oldest first, at most limit.
-func (db *DB) Changes(ctx context.Context, after int64, limit int) ([]Change, error) { return nil, nil }
-
-// LastChange returns the newest sequence number, 0 if there is none.
-func (db *DB) LastChange(ctx context.Context) (int64, error) { return 0, nil }
-
-// PruneChanges removes changes older than before.
-func (db *DB) PruneChanges(ctx context.Context, before time.Time) (int, error) { return 0, nil }
-
-// Bell returns a channel that receives after something was committed, here or
-// (as soon as it is noticed) by another process. It carries no data.
-func (db *DB) Bell() <-chan struct{} { return nil }
 
 // Ping reports whether the database answers.
-func (db *DB) Ping(ctx context.Context) error { return nil }
+func (db *DB) Ping(ctx context.Context) error {
+	var one int
+	return db.fail("ping", db.reader.NewSelect().ColumnExpr("1").Scan(ctx, &one))
+}
 
-// Close closes the database.
-func (db *DB) Close() error { return nil }
+// Close closes the database. What is under way fails as unavailable.
+func (db *DB) Close() error {
+	if db.closed.Swap(true) {
+		return nil
+	}
+	db.stop()
+	db.wait.Wait()
+	err := db.reader.Close()
+	if db.writer != db.reader {
+		err = errors.Join(err, db.writer.Close())
+	}
+	return err
+}
+
+// errNothing ends a transaction that turned out to have nothing to do.
+var errNothing = errors.New("nothing to do")
+
+// change runs fn and writes evs in one transaction, then notes the revision
+// and rings. If fn answers errNothing, nothing is written and all is well.
+func (db *DB) change(ctx context.Context, what string, evs []audit.Event, fn func(ctx context.Context, tx bun.Tx) error) error {
+	var revision int64
+	err := db.writer.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) (err error) {
+		if err := fn(ctx, tx); err != nil {
+			return err
+		}
+		if err := db.insertEvents(ctx, tx, evs); err != nil {
+			return err
+		}
+		revision, err = lastChange(ctx, tx)
+		return err
+	})
+	if errors.Is(err, errNothing) {
+		return nil
+	}
+	if err != nil {
+		return db.fail(what, err)
+	}
+	if r := audit.ReceiptFrom(ctx); r != nil {
+		r.Revision = strconv.FormatInt(revision, 10)
+	}
+	db.ring()
+	return nil
+}
+
+// A fault is what an error of a driver means.
+type fault int
+
+const (
+	faultOther       fault = iota
+	faultUnavailable       // try again later
+	faultDuplicate         // of the column
+	faultRequired          // the column must not be NULL
+	faultReference         // to a row that does not exist
+	faultValue             // that no such column can hold
+)
+
+// rejected is an error that the caller of the store made itself; it passes
+// through fail untouched.
+type rejected struct{ error }
+
+// fail turns an error of bun or a driver into one of the words of authn.
+func (db *DB) fail(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if r, ok := errors.AsType[rejected](err); ok {
+		return r.error
+	}
+	switch {
+	case errors.Is(err, sql.ErrNoRows), errors.Is(err, authn.ErrNotFound):
+		return authn.ErrNotFound
+	case errors.Is(err, authn.ErrLastAdmin):
+		return authn.ErrLastAdmin
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, sql.ErrTxDone), errors.Is(err, sql.ErrConnDone), db.closed.Load():
+		return fmt.Errorf("%s: %w: %w", what, authn.ErrUnavailable, err)
+	}
+	switch kind, column := db.dialect.fault(err); kind {
+	case faultUnavailable:
+		return fmt.Errorf("%s: %w: %w", what, authn.ErrUnavailable, err)
+	case faultDuplicate:
+		return &authn.ConflictError{Field: column}
+	case faultRequired:
+		return &authn.InvalidError{Field: column, Reason: "is required"}
+	case faultReference:
+		return authn.ErrNotFound
+	case faultValue:
+		return &authn.InvalidError{Field: "value", Reason: "does not suit its column"}
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}

@@ -1,0 +1,227 @@
+package authn
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/ostiary/ostiary/authz"
+)
+
+// Principal is who is calling, proven. The zero Principal is anonymous.
+type Principal struct{ p *principal }
+
+// principal is immutable once built: the cache hands the same one to all.
+type principal struct {
+	user    *User
+	session *Session
+	key     *APIKey
+	subject *authz.Subject
+	system  string
+
+	presented Kind // SessionToken or APIKeySecret
+	// keyDigest is that of the very secret of key that was presented, or that
+	// the session was obtained with. ends is when that secret stops working
+	// because it was rotated away, if it was.
+	keyDigest string
+	ends      *time.Time
+	noted     *atomic.Int64 // when the key's use was last noted, in ms
+}
+
+// System is the program itself acting under a name, for its own purposes. It
+// is not asked about; what it does is on record under that name.
+func System(name string) Principal { return Principal{&principal{system: name}} }
+
+// IsSystem reports whether p was made by System.
+func (p Principal) IsSystem() bool { return p.p != nil && p.p.system != "" }
+
+// Anonymous reports whether nobody is known to be calling.
+func (p Principal) Anonymous() bool { return p.p == nil }
+
+// User returns the user, or nil.
+func (p Principal) User() *User {
+	if p.p == nil {
+		return nil
+	}
+	return p.p.user
+}
+
+// Session returns the session of a session principal, or nil.
+func (p Principal) Session() *Session {
+	if p.p == nil {
+		return nil
+	}
+	return p.p.session
+}
+
+// Key returns the API key at work: presented, or the one that the session
+// was obtained with; or nil.
+func (p Principal) Key() *APIKey {
+	if p.p == nil {
+		return nil
+	}
+	return p.p.key
+}
+
+// Subject returns p as policies see it.
+func (p Principal) Subject() *authz.Subject {
+	if p.p == nil || p.p.subject == nil {
+		return authz.Anonymous
+	}
+	return p.p.subject
+}
+
+// person returns the calling user, for calls about oneself.
+func (p Principal) person() (*User, error) {
+	if u := p.User(); u != nil {
+		return u, nil
+	}
+	return nil, ErrUnauthenticated
+}
+
+// is reports whether p is the user with this id.
+func (p Principal) is(userID string) bool {
+	u := p.User()
+	return u != nil && u.ID == userID
+}
+
+// refusal says why p is no longer good at now, or nil. It compares everything
+// that ends by itself, and so must be asked on the way out of the cache too.
+func (p *principal) refusal(now time.Time, retention time.Duration) error {
+	if p.presented == APIKeySecret {
+		switch err := p.key.refusal(p.ends, now, retention); {
+		case err != nil:
+			return err
+		case p.user == nil:
+			return ErrOwnerMissing
+		case p.user.BannedAt(now):
+			return ErrOwnerBanned
+		}
+		return nil
+	}
+	if !p.session.ExpiresAt.After(now) {
+		return ErrBadCredential
+	}
+	// The session ends with the key. Why the key ended is for those to hear who
+	// hold the key.
+	if p.key != nil && p.key.refusal(p.ends, now, retention) != nil {
+		return ErrBadCredential
+	}
+	if p.user.BannedAt(now) {
+		return ErrOwnerBanned
+	}
+	return nil
+}
+
+// refs are the rows that p is made of.
+func (p *principal) refs() []ref {
+	var refs []ref
+	if p.user != nil {
+		refs = append(refs, ref{"user", p.user.ID})
+	}
+	if p.key != nil {
+		refs = append(refs, ref{"key", p.key.ID})
+	}
+	if p.session != nil {
+		refs = append(refs, ref{"session", p.session.ID})
+		if p.session.ImpersonatedBy != nil {
+			refs = append(refs, ref{"user", *p.session.ImpersonatedBy})
+		}
+	}
+	return refs
+}
+
+// ofSession builds the principal of a session row and what came with it.
+func (s *Service) ofSession(ctx context.Context, sess Session, u User, key *APIKey) (*principal, error) {
+	p := &principal{presented: SessionToken, user: &u, session: &sess}
+	if sess.KeyID != "" {
+		if err := s.bind(ctx, p, key); err != nil {
+			return nil, err
+		}
+	}
+	if sess.ImpersonatedBy != nil {
+		if err := s.impersonationStands(ctx, &sess, p.key, &u); err != nil {
+			return nil, err
+		}
+	}
+	subject, err := s.subject(p.user, authz.CredentialSession, p.session, p.key)
+	if err != nil {
+		return nil, err
+	}
+	p.subject = subject
+	return p, nil
+}
+
+// bind ties p's session to the key that it was obtained with: the same key,
+// still its holder's, and the same secret or one that still overlaps.
+func (s *Service) bind(ctx context.Context, p *principal, key *APIKey) error {
+	holder := p.session.UserID
+	if p.session.ImpersonatedBy != nil {
+		holder = *p.session.ImpersonatedBy
+	}
+	if key == nil || key.ID != p.session.KeyID || key.OwnerID != holder {
+		return ErrBadCredential
+	}
+	p.key, p.keyDigest = key, p.session.KeyDigest
+	if sameText(key.Digest, p.session.KeyDigest) {
+		return nil
+	}
+	k, _, ends, err := s.store.KeyByDigest(ctx, p.session.KeyDigest)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return ErrBadCredential
+	case err != nil:
+		return fmt.Errorf("find the key of a session: %w", err)
+	case k.ID != key.ID || ends == nil:
+		return ErrBadCredential
+	}
+	p.ends = ends
+	return nil
+}
+
+// ofKey builds the principal of a key row and its owner; a zero owner is none.
+func (s *Service) ofKey(k APIKey, owner User, digest string, ends *time.Time) (*principal, error) {
+	p := &principal{presented: APIKeySecret, key: &k, keyDigest: digest, ends: ends, noted: new(atomic.Int64)}
+	if owner.ID == "" {
+		return p, nil // refused as ErrOwnerMissing
+	}
+	p.user = &owner
+	subject, err := s.subject(p.user, authz.CredentialAPIKey, nil, p.key)
+	if err != nil {
+		return nil, err
+	}
+	p.subject = subject
+	return p, nil
+}
+
+// subject is what policies see of u with this session and key.
+func (s *Service) subject(u *User, credential string, sess *Session, key *APIKey) (*authz.Subject, error) {
+	id := authz.Identity{
+		Type:       u.subjectType(),
+		ID:         u.ID,
+		Credential: credential,
+		Roles:      s.roles(u),
+		User: &authz.UserFacts{
+			ID: u.ID, Name: u.Name, Email: u.Email, EmailVerified: u.EmailVerified,
+			Username: value(u.Username), Banned: u.BannedAt(s.now()), CreatedAt: u.CreatedAt, Attributes: u.Attributes,
+		},
+	}
+	if sess != nil {
+		id.Session = &authz.SessionFacts{
+			ID: sess.ID, CreatedAt: sess.CreatedAt, ExpiresAt: sess.ExpiresAt,
+			FreshUntil: s.freshUntil(sess), ImpersonatedBy: value(sess.ImpersonatedBy),
+		}
+	}
+	if key != nil {
+		id.Key = &authz.KeyFacts{
+			ID: key.ID, Name: value(key.Name), Permissions: key.Permissions,
+			CreatedAt: key.CreatedAt, ExpiresAt: value(key.ExpiresAt),
+		}
+		// Metadata that is not JSON is shown as none, as the wire does.
+		_ = json.Unmarshal(key.Metadata, &id.Key.Metadata)
+	}
+	return authz.NewSubject(id)
+}

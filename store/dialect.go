@@ -1,0 +1,57 @@
+package store
+
+import (
+	"context"
+
+	"github.com/uptrace/bun"
+)
+
+// dialect is everything in which the two databases differ.
+type dialect struct {
+	name string
+
+	// Types of columns in our DDL.
+	boolType, timeType, sequenceType string
+	nowDefault                       string // with a space before it
+
+	// parameter is the first parameter of a prepared statement.
+	parameter string
+	// oldestFirst orders rows of a table with createdAt and id as they came.
+	oldestFirst func(alias string) string
+	// lock keeps the rows that q reads from changing until the transaction ends.
+	lock func(q *bun.SelectQuery, alias string) *bun.SelectQuery
+	// exclude makes all transactions that call it wait for each other.
+	exclude func(ctx context.Context, tx bun.IDB) error
+
+	// columns lists the columns of a table; none if there is no such table.
+	columns func(ctx context.Context, db bun.IDB, table string) ([]column, error)
+	// object is an expression for a JSON object of the columns.
+	object func(alias string, columns []column) string
+
+	// watched makes the triggers that write into changes, for tables with
+	// these columns, unless they are there and right; it reports whether they
+	// were. With dry it makes none.
+	watched func(ctx context.Context, db bun.IDB, tables []watch, dry bool) (bool, error)
+
+	// fault says what an error means, and for which column.
+	fault func(error) (fault, string)
+	// watch rings when another process has committed, until ctx ends.
+	watch func(ctx context.Context, db *DB)
+}
+
+// column is a column as it is found in a database.
+type column struct {
+	Name string `bun:"name"`
+	Type string `bun:"type"` // upper case
+}
+
+// watch is a table whose changes are noted.
+type watch struct {
+	table, kind string
+	id          string // the column that names the user, session or key
+	// quiet columns are counters: a change to them alone is none.
+	quiet []string
+	// limit columns are counters too, but to get or lose one matters.
+	limit   []string
+	columns []column
+}

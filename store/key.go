@@ -1,0 +1,473 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/ostiary/ostiary/audit"
+	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/authz"
+)
+
+type keyRow struct {
+	bun.BaseModel `bun:"table:apikey,alias:k"`
+
+	ID                  string   `bun:"id,pk"`
+	ConfigID            string   `bun:"configId"`
+	Name                *string  `bun:"name"`
+	Start               *string  `bun:"start"`
+	ReferenceID         string   `bun:"referenceId"`
+	Prefix              *string  `bun:"prefix"`
+	Key                 string   `bun:"key"`
+	RefillInterval      *int64   `bun:"refillInterval"`
+	RefillAmount        *int64   `bun:"refillAmount"`
+	LastRefillAt        *instant `bun:"lastRefillAt"`
+	Enabled             *bool    `bun:"enabled"`
+	RateLimitEnabled    *bool    `bun:"rateLimitEnabled"`
+	RateLimitTimeWindow *int64   `bun:"rateLimitTimeWindow"`
+	RateLimitMax        *int64   `bun:"rateLimitMax"`
+	RequestCount        int64    `bun:"requestCount"`
+	Remaining           *int64   `bun:"remaining"`
+	LastRequest         *instant `bun:"lastRequest"`
+	ExpiresAt           *instant `bun:"expiresAt"`
+	CreatedAt           instant  `bun:"createdAt"`
+	UpdatedAt           instant  `bun:"updatedAt"`
+	Permissions         *string  `bun:"permissions"`
+	Metadata            *string  `bun:"metadata"`
+
+	Owner string `bun:"ostiaryOwner,scanonly"`
+}
+
+// keyExtraRow is what we keep of a key beside Better Auth's table.
+type keyExtraRow struct {
+	bun.BaseModel `bun:"table:ostiary_key,alias:ok"`
+
+	KeyID       string  `bun:"keyId,pk"`
+	WindowStart instant `bun:"windowStart"`
+}
+
+// keySecretRow is a secret that a key had before it was rotated.
+type keySecretRow struct {
+	bun.BaseModel `bun:"table:ostiary_key_secret,alias:ks"`
+
+	Digest       string  `bun:"digest,pk"`
+	KeyID        string  `bun:"keyId"`
+	ValidUntil   instant `bun:"validUntil"`
+	SupersededAt instant `bun:"supersededAt"`
+}
+
+func newKeyRow(k authn.APIKey) (*keyRow, error) {
+	r := &keyRow{
+		ID: k.ID, ConfigID: k.ConfigID, Name: k.Name, Start: k.Start, ReferenceID: k.OwnerID, Prefix: k.Prefix, Key: k.Digest,
+		RefillInterval: k.RefillInterval, RefillAmount: k.RefillAmount, LastRefillAt: newInstantPtr(k.LastRefillAt),
+		Enabled: &k.Enabled, RateLimitEnabled: &k.RateLimitEnabled,
+		RateLimitTimeWindow: k.RateLimitTimeWindow, RateLimitMax: k.RateLimitMax, RequestCount: k.RequestCount,
+		Remaining: k.Remaining, LastRequest: newInstantPtr(k.LastRequest), ExpiresAt: newInstantPtr(k.ExpiresAt),
+		CreatedAt: newInstant(k.CreatedAt), UpdatedAt: newInstant(k.UpdatedAt),
+		Owner: k.OwnerID,
+	}
+	if r.ConfigID == "" {
+		r.ConfigID = "default"
+	}
+	if k.Permissions != nil {
+		b, err := json.Marshal(k.Permissions)
+		if err != nil {
+			return nil, err
+		}
+		s := string(b)
+		r.Permissions = &s
+	}
+	if len(k.Metadata) > 0 && !bytes.Equal(k.Metadata, []byte("null")) {
+		if !json.Valid(k.Metadata) {
+			return nil, rejected{&authn.InvalidError{Field: "metadata", Reason: "is not JSON"}}
+		}
+		s := string(k.Metadata)
+		r.Metadata = &s
+	}
+	return r, nil
+}
+
+func (r *keyRow) key() (authn.APIKey, error) {
+	k := authn.APIKey{
+		ID: r.ID, ConfigID: r.ConfigID, OwnerID: r.Owner, Name: r.Name, Start: r.Start, Prefix: r.Prefix, Digest: r.Key,
+		Enabled: r.Enabled == nil || *r.Enabled, CreatedAt: r.CreatedAt.Time, UpdatedAt: r.UpdatedAt.Time,
+		ExpiresAt: r.ExpiresAt.ptr(), RateLimitEnabled: r.RateLimitEnabled == nil || *r.RateLimitEnabled,
+		RateLimitTimeWindow: r.RateLimitTimeWindow, RateLimitMax: r.RateLimitMax, RequestCount: r.RequestCount,
+		LastRequest: r.LastRequest.ptr(), Remaining: r.Remaining, RefillInterval: r.RefillInterval,
+		RefillAmount: r.RefillAmount, LastRefillAt: r.LastRefillAt.ptr(),
+	}
+	if k.ConfigID == "" {
+		k.ConfigID = "default"
+	}
+	if r.Permissions != nil {
+		var p authz.Permissions
+		// What cannot be read grants nothing.
+		if json.Unmarshal([]byte(*r.Permissions), &p) == nil {
+			k.Permissions = p
+		}
+	}
+	if r.Metadata != nil {
+		var err error
+		if k.Metadata, err = metadata(*r.Metadata); err != nil {
+			return authn.APIKey{}, fmt.Errorf("metadata of key %s: %w", r.ID, err)
+		}
+	}
+	return k, nil
+}
+
+// metadata reads the JSON in s. Early versions of Better Auth encoded it twice.
+// It must be readable: policies may refuse by it.
+func metadata(s string) (json.RawMessage, error) {
+	for {
+		text := bytes.TrimSpace([]byte(s))
+		if len(text) == 0 || string(text) == "null" {
+			return nil, nil
+		}
+		if !json.Valid(text) {
+			return nil, fmt.Errorf("is not JSON")
+		}
+		var inner string
+		if text[0] != '"' || json.Unmarshal(text, &inner) != nil {
+			return text, nil
+		}
+		within := bytes.TrimSpace([]byte(inner))
+		if !json.Valid(within) || within[0] != '{' && within[0] != '[' && within[0] != '"' && string(within) != "null" {
+			return text, nil // really a string
+		}
+		s = inner
+	}
+}
+
+// selectKeys begins a query for *keyRow or *[]keyRow.
+func (db *DB) selectKeys(conn bun.IDB, s *schema, dest any) *bun.SelectQuery {
+	return conn.NewSelect().Model(dest).ColumnExpr(s.keyColumns)
+}
+
+// KeyByDigest implements [authn.KeyStore].
+func (db *DB) KeyByDigest(ctx context.Context, digest string) (authn.APIKey, authn.User, *time.Time, error) {
+	k, u, at, err := db.keyByDigest(ctx, digest)
+	if err != nil {
+		return authn.APIKey{}, authn.User{}, nil, db.fail("read key", err)
+	}
+	return k, u, at, nil
+}
+
+func (db *DB) keyByDigest(ctx context.Context, digest string) (k authn.APIKey, u authn.User, at *time.Time, err error) {
+	s, err := db.found()
+	if err != nil {
+		return k, u, nil, err
+	}
+	row, err := db.scanCredential(ctx, s.keyByDigest, digest)
+	if err != nil {
+		return k, u, nil, err
+	}
+	if k, err = row.Key.key(); err != nil {
+		return k, u, nil, err
+	}
+	if row.User.ID != "" {
+		u, err = row.User.user(s)
+	}
+	return k, u, row.ValidUntil.ptr(), err
+}
+
+// Key implements [authn.KeyStore].
+func (db *DB) Key(ctx context.Context, id string) (authn.APIKey, error) {
+	k, err := db.oneKey(ctx, db.reader, id, false)
+	return k, db.fail("read key", err)
+}
+
+func (db *DB) oneKey(ctx context.Context, conn bun.IDB, id string, lock bool) (authn.APIKey, error) {
+	s, err := db.found()
+	if err != nil {
+		return authn.APIKey{}, err
+	}
+	var row keyRow
+	q := db.selectKeys(conn, s, &row).Where(`k."id" = ?`, id)
+	if lock {
+		q = db.dialect.lock(q, "k")
+	}
+	if err := q.Scan(ctx); err != nil {
+		return authn.APIKey{}, err
+	}
+	return row.key()
+}
+
+// CreateKey implements [authn.KeyStore].
+func (db *DB) CreateKey(ctx context.Context, k authn.APIKey, ev audit.Event) error {
+	return db.change(ctx, "create key", []audit.Event{ev}, func(ctx context.Context, tx bun.Tx) error {
+		return db.insertKey(ctx, tx, k)
+	})
+}
+
+// CreateServiceAccount implements [authn.KeyStore]. Attributes without a
+// column of their name are kept, too.
+func (db *DB) CreateServiceAccount(ctx context.Context, u authn.User, k *authn.APIKey, evs []audit.Event) error {
+	return db.change(ctx, "create service account", evs, func(ctx context.Context, tx bun.Tx) error {
+		u.ServiceAccount = true
+		if err := db.insertUser(ctx, tx, u); err != nil || k == nil {
+			return err
+		}
+		return db.insertKey(ctx, tx, *k)
+	})
+}
+
+func (db *DB) insertKey(ctx context.Context, tx bun.IDB, k authn.APIKey) error {
+	s, err := db.found()
+	if err != nil {
+		return err
+	}
+	row, err := newKeyRow(k)
+	if err != nil {
+		return err
+	}
+	q := tx.NewInsert().Model(row)
+	if s.legacyKeys {
+		q = q.Value("userId", "?", k.OwnerID)
+	}
+	_, err = q.Exec(ctx)
+	return err
+}
+
+// UpdateKey implements [authn.KeyStore].
+func (db *DB) UpdateKey(ctx context.Context, id string, change func(*authn.APIKey) error, ev audit.Event) (authn.APIKey, error) {
+	var k authn.APIKey
+	err := db.change(ctx, "update key", []audit.Event{ev}, func(ctx context.Context, tx bun.Tx) error {
+		before, err := db.oneKey(ctx, tx, id, true)
+		if err != nil {
+			return err
+		}
+		after := before
+		after.Permissions = maps.Clone(before.Permissions)
+		if err := change(&after); err != nil {
+			return rejected{err}
+		}
+		after.ID = before.ID
+		if err := db.updateKey(ctx, tx, before, after); err != nil {
+			return err
+		}
+		k, err = db.oneKey(ctx, tx, id, false)
+		return err
+	})
+	if err != nil {
+		return authn.APIKey{}, err
+	}
+	return k, nil
+}
+
+func (db *DB) updateKey(ctx context.Context, tx bun.IDB, before, after authn.APIKey) error {
+	s, err := db.found()
+	if err != nil {
+		return err
+	}
+	was, err := newKeyRow(before)
+	if err != nil {
+		return err
+	}
+	row, err := newKeyRow(after)
+	if err != nil {
+		return err
+	}
+	columns := differences(db, was, row)
+	if len(columns) == 0 {
+		return nil
+	}
+	q := tx.NewUpdate().Model(row).Column(columns...).WherePK()
+	if s.legacyKeys && slices.Contains(columns, "referenceId") {
+		q = q.Set("? = ?", bun.Ident("userId"), after.OwnerID)
+	}
+	_, err = q.Exec(ctx)
+	return err
+}
+
+// RotateKey implements [authn.KeyStore].
+func (db *DB) RotateKey(ctx context.Context, id, digest string, start *string, overlapEnds time.Time, ev audit.Event) (authn.APIKey, error) {
+	ev = stamped(ev)
+	var k authn.APIKey
+	err := db.change(ctx, "rotate key", []audit.Event{ev}, func(ctx context.Context, tx bun.Tx) error {
+		before, err := db.oneKey(ctx, tx, id, true)
+		if err != nil {
+			return err
+		}
+		_, err = tx.NewInsert().Model(&keySecretRow{
+			Digest: before.Digest, KeyID: id, ValidUntil: newInstant(overlapEnds), SupersededAt: newInstant(ev.At),
+		}).Exec(ctx)
+		if err != nil {
+			return err
+		}
+		after := before
+		after.Digest, after.Start, after.UpdatedAt = digest, start, ev.At
+		if err := db.updateKey(ctx, tx, before, after); err != nil {
+			return err
+		}
+		k, err = db.oneKey(ctx, tx, id, false)
+		return err
+	})
+	if err != nil {
+		return authn.APIKey{}, err
+	}
+	return k, nil
+}
+
+// DeleteKey implements [authn.KeyStore].
+func (db *DB) DeleteKey(ctx context.Context, id string, ev audit.Event) error {
+	return db.change(ctx, "delete key", []audit.Event{ev}, func(ctx context.Context, tx bun.Tx) error {
+		res, err := tx.NewDelete().Model((*keyRow)(nil)).Where(`"id" = ?`, id).Exec(ctx)
+		if err != nil {
+			return err
+		}
+		n, err := res.RowsAffected()
+		if err == nil && n == 0 {
+			err = authn.ErrNotFound
+		}
+		return err
+	})
+}
+
+// DeleteKeysExpiredBefore implements [authn.KeyStore]. It reports the number
+// of keys. With nothing to remove, no event is written.
+func (db *DB) DeleteKeysExpiredBefore(ctx context.Context, t time.Time, ev audit.Event) (int, error) {
+	var expired []string
+	err := db.change(ctx, "delete expired keys", []audit.Event{ev}, func(ctx context.Context, tx bun.Tx) error {
+		end := newInstant(t)
+		var rows []keyRow
+		err := tx.NewSelect().Model(&rows).Column("id", "expiresAt").Where(`"expiresAt" < ?`, end).Scan(ctx)
+		if err != nil {
+			return err
+		}
+		// The database compares text on SQLite. Whoever spells times in another
+		// way must not lose a key by it.
+		expired = nil
+		for _, r := range rows {
+			if r.ExpiresAt.Before(end.Time) {
+				expired = append(expired, r.ID)
+			}
+		}
+		for ids := range slices.Chunk(expired, 500) {
+			if _, err := tx.NewDelete().Model((*keyRow)(nil)).Where(`"id" IN (?)`, bun.List(ids)).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		res, err := tx.NewDelete().Model((*keySecretRow)(nil)).Where(`"validUntil" < ?`, end).Exec(ctx)
+		if err != nil {
+			return err
+		}
+		secrets, err := res.RowsAffected()
+		if err == nil && len(expired) == 0 && secrets == 0 {
+			err = errNothing
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return len(expired), nil
+}
+
+// SpendKey implements [authn.KeyStore]. The window begins with the first use
+// in it and ends rateLimitTimeWindow later, however much the key is used.
+func (db *DB) SpendKey(ctx context.Context, id string, now time.Time) (authn.Spend, error) {
+	var spend authn.Spend
+	err := db.writer.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) (err error) {
+		spend, err = db.spendKey(ctx, tx, id, newInstant(now))
+		return err
+	})
+	if err != nil {
+		return authn.Spend{}, db.fail("count a use of the key", err)
+	}
+	return spend, nil
+}
+
+func (db *DB) spendKey(ctx context.Context, tx bun.IDB, id string, now instant) (authn.Spend, error) {
+	before, err := db.oneKey(ctx, tx, id, true)
+	if err != nil {
+		return authn.Spend{}, err
+	}
+	refused := func(why error, retry time.Duration) (authn.Spend, error) {
+		return authn.Spend{Refused: why, RetryIn: retry, Key: before}, nil
+	}
+	k := before
+
+	newWindow := false
+	if k.RateLimitEnabled && k.RateLimitTimeWindow != nil && k.RateLimitMax != nil {
+		window := time.Duration(*k.RateLimitTimeWindow) * time.Millisecond
+		var windows []keyExtraRow
+		if err := tx.NewSelect().Model(&windows).Where(`"keyId" = ?`, id).Scan(ctx); err != nil {
+			return authn.Spend{}, err
+		}
+		// A use that is a little older than the window belongs to it: clocks of
+		// several instances differ.
+		newWindow = len(windows) == 0 || !now.Before(windows[0].WindowStart.Add(window))
+		ends := now.Add(window)
+		if newWindow {
+			k.RequestCount = 0
+		} else {
+			ends = windows[0].WindowStart.Add(window)
+		}
+		if k.RequestCount >= *k.RateLimitMax {
+			return refused(authn.ErrRateLimited, ends.Sub(now.Time))
+		}
+		k.RequestCount++
+	}
+
+	if k.Remaining != nil {
+		left := *k.Remaining
+		if refills := k.RefillInterval != nil && k.RefillAmount != nil && *k.RefillInterval > 0 && *k.RefillAmount > 0; refills {
+			since := k.CreatedAt
+			if k.LastRefillAt != nil {
+				since = *k.LastRefillAt
+			}
+			if now.Sub(since) >= time.Duration(*k.RefillInterval)*time.Millisecond {
+				left, k.LastRefillAt = *k.RefillAmount, &now.Time
+			}
+		}
+		if left <= 0 {
+			return refused(authn.ErrUsageExceeded, 0)
+		}
+		left--
+		k.Remaining = &left
+	}
+
+	if k.LastRequest == nil || k.LastRequest.Before(now.Time) {
+		k.LastRequest = &now.Time
+	}
+	if k.UpdatedAt.Before(now.Time) {
+		k.UpdatedAt = now.Time
+	}
+	if err := db.updateKey(ctx, tx, before, k); err != nil {
+		return authn.Spend{}, err
+	}
+	if newWindow {
+		_, err := tx.NewInsert().Model(&keyExtraRow{KeyID: id, WindowStart: now}).
+			On(`CONFLICT ("keyId") DO UPDATE`).Set(`"windowStart" = EXCLUDED."windowStart"`).Exec(ctx)
+		if err != nil {
+			return authn.Spend{}, err
+		}
+	}
+	return authn.Spend{Key: k}, nil
+}
+
+// TouchKeys implements [authn.KeyStore]. Keys that are gone are passed over.
+func (db *DB) TouchKeys(ctx context.Context, used map[string]time.Time) error {
+	if len(used) == 0 {
+		return nil
+	}
+	return db.fail("note uses of keys", db.writer.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		// In one order, or two instances could wait for each other.
+		for _, id := range slices.Sorted(maps.Keys(used)) {
+			at := newInstant(used[id])
+			_, err := tx.NewUpdate().Model(&keyRow{LastRequest: &at}).Column("lastRequest").
+				Where(`"id" = ?`, id).Where(`("lastRequest" IS NULL OR "lastRequest" < ?)`, at).Exec(ctx)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
