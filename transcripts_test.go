@@ -150,15 +150,15 @@ func TestTranscripts(t *testing.T) {
 	}
 }
 
-type listed struct {
+type listedDifference struct {
 	difference
 	seen bool
 }
 
-func readDifferences(t *testing.T) map[string]*listed {
+func readDifferences(t *testing.T) map[string]*listedDifference {
 	var list []difference
 	readJSON(t, "testdata/betterauth/differences.json", &list)
-	m := map[string]*listed{}
+	m := map[string]*listedDifference{}
 	for _, d := range list {
 		at := d.File + "/" + d.Case + "/" + d.Step
 		if m[at] != nil {
@@ -167,7 +167,7 @@ func readDifferences(t *testing.T) map[string]*listed {
 		if d.Rule < 1 || d.Rule > 12 || d.Why == "" {
 			t.Fatalf("differences.json: %s does not say why", at)
 		}
-		m[at] = &listed{difference: d}
+		m[at] = &listedDifference{difference: d}
 	}
 	return m
 }
@@ -188,7 +188,7 @@ type run struct {
 	t           *testing.T
 	area        string
 	c           wireCase
-	differences map[string]*listed
+	differences map[string]*listedDifference
 	differing   bool
 
 	o      *ostiary.Ostiary
@@ -247,7 +247,7 @@ func (r *run) play(tr transcript) {
 }
 
 // step plays one step. A failure ends the case: what follows rests on it.
-func (r *run) step(s wireStep, d *listed) {
+func (r *run) step(s wireStep, d *listedDifference) {
 	r.t.Helper()
 	before := maps.Clone(r.bound)
 	var check func(want wireResponse) []string
