@@ -127,7 +127,7 @@ func runTests(t *testing.T, modules map[string]*ast.Module, data map[string]any,
 		t.Fatal(err)
 	}
 	defer store.Abort(ctx, txn)
-	r := tester.NewRunner().SetStore(store).SetModules(modules).CapturePrintOutput(true)
+	r := tester.NewRunner().SetStore(store).SetModules(modules).CapturePrintOutput(true).RaiseBuiltinErrors(true)
 	if coverage != nil {
 		// What only another evaluation order would reach is not tested.
 		r.SetCoverageQueryTracer(coverage).SetCoverageRuns(nil)

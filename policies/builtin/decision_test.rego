@@ -58,6 +58,8 @@ test_applications_deny[note] if {
 		},
 		"an object without code": {"deny": {{"message": "m"}}, "want": [{"code": "denied", "message": "m"}]},
 		"an object without message": {"deny": {{"code": "c"}}, "want": [{"code": "c", "message": "the policy for user forbids it"}]},
+		"an empty sentence": {"deny": {""}, "want": [{"code": "denied", "message": "the policy for user forbids it"}]},
+		"an object with empty members": {"deny": {{"code": "", "message": ""}}, "want": [{"code": "denied", "message": "the policy for user forbids it"}]},
 		"an object with odd members": {"deny": {{"code": 1, "message": null}}, "want": [{"code": "denied", "message": "the policy for user forbids it"}]},
 		"a set of something else": {"deny": {7}, "want": [{"code": "denied", "message": "the policy for user forbids it"}]},
 		"a list": {"deny": ["a"], "want": [{"code": "denied", "message": "a"}]},
