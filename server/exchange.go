@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -80,7 +79,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rctx := s.contexts.Get().(*chi.Context)
 	rctx.Reset()
 	rctx.Routes = s.mux
-	if r.Method == http.MethodHead && !ofBetterAuth(r.URL.Path) {
+	if r.Method == http.MethodHead && !s.ofBetterAuth(r.URL.Path) {
 		rctx.RouteMethod = http.MethodGet // net/http leaves the body out
 	}
 	ctx := authz.WithFacts(r.Context(), &x.facts)
@@ -102,7 +101,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	if !plain(r.URL) {
-		if ofBetterAuth(r.URL.Path) {
+		if s.ofBetterAuth(r.URL.Path) {
 			x.WriteHeader(http.StatusNotFound) // as Better Auth answers what it does not route
 			return
 		}
@@ -123,10 +122,10 @@ func (s *server) recovered(x *exchange, r *http.Request, failure any) any {
 	switch {
 	case x.status != 0:
 		return http.ErrAbortHandler
-	case ofBetterAuth(r.URL.Path):
+	case s.ofBetterAuth(r.URL.Path):
 		x.WriteHeader(http.StatusInternalServerError)
 	default:
-		writeProblem(x, problemOf(nil, authn.Principal{}, false))
+		WriteError(x, nil, authn.Principal{})
 	}
 	return nil
 }
@@ -150,10 +149,6 @@ func (s *server) done(x *exchange, r *http.Request, pattern string, took time.Du
 			slog.String("request", x.facts.RequestID),
 		)
 	}
-}
-
-func ofBetterAuth(path string) bool {
-	return strings.HasPrefix(path, authPath) && (len(path) == len(authPath) || path[len(authPath)] == '/')
 }
 
 // requestID returns the id that the request came with, if it is fit to be

@@ -26,14 +26,14 @@ func (s *server) native(method, pattern string, h func(*call) error) {
 		// Every answer here depends on the credential.
 		w.Header()["Cache-Control"] = noStore
 		c := call{w: w, r: r, ctx: r.Context()}
-		sent, err := s.authenticate(&c)
+		err := s.authenticate(&c)
 		if err == nil {
 			err = h(&c)
 		}
 		if err == nil {
 			return
 		}
-		p := problemOf(err, c.caller, sent)
+		p := problemOf(err, c.caller)
 		if p.Status >= 500 {
 			s.Log.ErrorContext(c.ctx, "request failed", "route", pattern, "error", err, "request", authz.FactsFrom(c.ctx).RequestID)
 		}
@@ -46,25 +46,24 @@ var noStore = []string{"no-store"}
 // stands makes d the decision that the answer's header names.
 func (c *call) stands(d authz.Decision) { c.w.(*exchange).decision = d.ID }
 
-// authenticate fills in c.caller. sent reports whether the request carried a
-// credential at all.
-func (s *server) authenticate(c *call) (sent bool, err error) {
+// authenticate finds out who calls.
+func (s *server) authenticate(c *call) error {
 	cred, place, err := s.reader.Credential(c.r)
 	if err != nil {
-		return true, err
+		return err
 	}
-	if cred.Kind == authn.NoCredential {
-		return false, nil
+	if place == request.Nowhere {
+		return nil
 	}
 	// A browser sends cookies along with requests that other sites make it
 	// send; headers it does not.
 	if place == request.InCookie {
 		if err := s.origins.Check(c.r); err != nil {
-			return true, problem(http.StatusForbidden, CodeCrossOrigin, "a request that carries a cookie must come from this service's own pages or a trusted origin")
+			return problem(http.StatusForbidden, CodeCrossOrigin, "a request that carries a cookie must come from this service's own pages or a trusted origin")
 		}
 	}
 	c.caller, err = s.Authn.Authenticate(c.ctx, cred)
-	return true, err
+	return err
 }
 
 // ask asks the policy whether the caller may, and answers a *authz.DeniedError

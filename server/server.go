@@ -14,6 +14,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,11 +60,12 @@ type server struct {
 	contexts sync.Pool // of *chi.Context
 	reader   *request.Reader
 	origins  *http.CrossOriginProtection
+	base     string // path of the Better Auth surface
 }
 
 // New returns the handler of all surfaces.
 func New(o Options) (http.Handler, error) {
-	s := &server{Options: o, mux: chi.NewMux(), origins: http.NewCrossOriginProtection()}
+	s := &server{Options: o, mux: chi.NewMux(), origins: http.NewCrossOriginProtection(), base: cmp.Or(o.Auth.BasePath, "/api/auth")}
 	s.contexts.New = func() any { return chi.NewRouteContext() }
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
@@ -79,6 +81,8 @@ func New(o Options) (http.Handler, error) {
 	}
 	var err error
 	s.reader, err = request.New(o.Request)
+	errs = append(errs, err)
+	auth, err := betterauth.New(o.Auth, s.reader, o.Authn, o.Engine, s.Log)
 	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -101,10 +105,29 @@ func New(o Options) (http.Handler, error) {
 	s.native(http.MethodGet, "/v1/events", s.events)
 	s.native(http.MethodGet, "/v1/roles", s.roles)
 
+	s.betterAuth(auth)
 	return s, nil
 }
 
-const authPath = "/api/auth"
+// betterAuth routes everything below base to h, and what h knows by name, so
+// that logs and metrics can tell its routes apart.
+func (s *server) betterAuth(h http.Handler) {
+	if known, ok := h.(interface{ Routes() []string }); ok {
+		for _, route := range known.Routes() { // "POST /sign-out"
+			method, path, _ := strings.Cut(route, " ")
+			s.mux.Method(method, s.base+path, h)
+		}
+	}
+	s.mux.Handle(s.base, h)
+	s.mux.Handle(s.base+"/*", h)
+}
+
+// ofBetterAuth reports whether path is one that the Better Auth surface
+// answers in its own way.
+func (s *server) ofBetterAuth(path string) bool {
+	rest, ok := strings.CutPrefix(path, s.base)
+	return ok && (rest == "" || rest[0] == '/')
+}
 
 // Routes lists what the handler of New serves, as chi sees it.
 func (s *server) Routes() []chi.Route { return s.mux.Routes() }

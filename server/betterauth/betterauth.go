@@ -20,8 +20,10 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,8 +80,17 @@ func New(o Options, rd *request.Reader, auth *authn.Service, engine authz.Decide
 			s.routes[routes[i].method+" "+routes[i].path] = &routes[i]
 		}
 	}
-	return rd.Noted(s), nil
+	return &handler{rd.Noted(s), s.routes}, nil
 }
+
+// handler is what New returns: a surface, and what it routes.
+type handler struct {
+	http.Handler
+	routes map[string]*route
+}
+
+// Routes lists what is routed below the base path, as "POST /sign-out".
+func (h *handler) Routes() []string { return slices.Sorted(maps.Keys(h.routes)) }
 
 type surface struct {
 	o       Options
