@@ -25,7 +25,14 @@ reasons contains {
 
 reasons contains {"code": code, "message": sentence(code)} if some code in guards
 
-reasons contains denial_reason(denial) if some denial in denials
+reasons contains denial_reason(denial) if {
+	app_forbids
+	some denial in each(data.app[input.resource.type].deny)
+}
+
+each(deny) := deny if {
+	type_name(deny) in {"array", "set"}
+} else := [deny]
 
 unauthenticated := sprintf("%s needs a credential", [permission]) if {
 	anonymous
@@ -67,7 +74,7 @@ denial_reason(denial) := {"code": "denied", "message": denial} if {
 	sayable(denial)
 } else := object.union(denial, {"code": denial_code(denial), "message": denial_message(denial)}) if {
 	is_object(denial)
-} else := {"code": "denied", "message": app_forbids}
+} else := {"code": "denied", "message": the_policy_forbids}
 
 denial_code(denial) := denial.code if sayable(denial.code)
 
@@ -75,14 +82,14 @@ else := "denied"
 
 denial_message(denial) := denial.message if sayable(denial.message)
 
-else := app_forbids
+else := the_policy_forbids
 
 sayable(text) if {
 	is_string(text)
 	text != ""
 }
 
-app_forbids := sprintf("the policy for %v forbids it", [input.resource.type])
+the_policy_forbids := sprintf("the policy for %v forbids it", [input.resource.type])
 
 permission := concat(":", [input.resource.type, input.action.name]) if {
 	named
