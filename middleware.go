@@ -13,7 +13,7 @@ import (
 // principal is anonymous and there is no error; a credential that is not good
 // is an error (see [authn.Service.Authenticate]), never quietly anonymous.
 func (i *Ostiary) Authenticate(r *http.Request) (authn.Principal, error) {
-	c, err := i.reader.Credential(r)
+	c, _, err := i.reader.Credential(r)
 	if err != nil {
 		return authn.Principal{}, err
 	}

@@ -150,7 +150,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 		mistakes = append(mistakes, failed)
 	}
 	o.Request.Secrets = o.Secrets
-	if i.reader, failed = request.NewReader(o.Request); failed != nil {
+	if i.reader, failed = request.New(o.Request); failed != nil {
 		mistakes = append(mistakes, failed)
 	}
 	if err := errors.Join(mistakes...); err != nil {

@@ -27,17 +27,22 @@ func (rd *Reader) Noted(next http.Handler) http.Handler {
 		}
 		n := &noting{ResponseWriter: w}
 		ctx := audit.WithReceipt(r.Context(), &n.receipt)
-		ctx = authz.WithFacts(ctx, &authz.Facts{
-			IP:        rd.Address(r),
-			UserAgent: r.UserAgent(),
-			Method:    r.Method,
-			Path:      r.URL.Path,
-			RequestID: requestID(r),
-			Decided:   n.decided,
-		})
-		next.ServeHTTP(n, r.WithContext(ctx))
+		facts := rd.Facts(r)
+		facts.Decided = n.decided
+		next.ServeHTTP(n, r.WithContext(authz.WithFacts(ctx, &facts)))
 		n.note() // for answers without a body
 	})
+}
+
+// Facts returns what decisions may rest on.
+func (rd *Reader) Facts(r *http.Request) authz.Facts {
+	return authz.Facts{
+		IP:        rd.Address(r),
+		UserAgent: r.UserAgent(),
+		Method:    r.Method,
+		Path:      r.URL.Path,
+		RequestID: requestID(r),
+	}
 }
 
 // requestID takes the id that a proxy gave the request, if it is harmless to
