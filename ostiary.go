@@ -158,6 +158,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	}
 	i.feed = &feed{db: i.db, forget: i.authn.Forget, lease: o.Lease, log: o.Log}
 	i.metrics = server.NewMetrics()
+	i.metrics.Audit(i.log.Lost, i.log.Waiting)
 	if i.handler, err = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
 		Ready: i.Ready, Version: o.Version, Request: o.Request, Auth: o.Auth, Origins: o.Origins,

@@ -48,14 +48,11 @@ func decode[T any](s *server, c *call) (*T, error) {
 func malformed(err error) error {
 	if semantic, ok := errors.AsType[*json.SemanticError](err); ok {
 		pointer := string(semantic.JSONPointer)
-		if p, ok := errors.AsType[*Problem](semantic.Err); ok {
-			p := *p
-			p.Errors = slices.Clone(p.Errors)
-			p.Errors[0].Pointer = pointer + p.Errors[0].Pointer
-			return invalidAt(p.Errors[0].Pointer, p.Errors[0].Message)
-		}
 		if errors.Is(semantic.Err, json.ErrUnknownName) {
 			return invalidAt(pointer, "is not a known member")
+		}
+		if m, ok := semantic.Err.(mistaken); ok {
+			return invalidAt(pointer, m.Error())
 		}
 		return invalidAt(pointer, "must be "+jsonName(semantic.GoType)+", not "+kindName(semantic.JSONKind))
 	}
@@ -142,8 +139,17 @@ func wrongType(d *jsontext.Decoder, message string) error {
 	if err := d.SkipValue(); err != nil {
 		return err
 	}
-	return invalidAt("", message)
+	return mistake(d, message)
 }
+
+// mistake is about the value that d has just read.
+func mistake(d *jsontext.Decoder, message string) error {
+	return &json.SemanticError{JSONPointer: d.StackPointer(), Err: mistaken(message)}
+}
+
+type mistaken string
+
+func (m mistaken) Error() string { return string(m) }
 
 // object is a JSON object as policies read it: maps, slices, text, booleans,
 // float64.
@@ -202,8 +208,8 @@ func value(d *jsontext.Decoder) (any, error) {
 			return nil, err
 		}
 		f, err := strconv.ParseFloat(string(raw), 64)
-		if err != nil || math.Abs(f) > 1<<53 && !strings.ContainsAny(string(raw), ".eE") {
-			return nil, invalidAt("", "is a number that cannot be represented exactly; send it as text")
+		if err != nil || math.Abs(f) >= 1<<53 && !strings.ContainsAny(string(raw), ".eE") {
+			return nil, mistake(d, "is a number that cannot be represented exactly; send it as text")
 		}
 		return f, nil
 	}

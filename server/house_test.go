@@ -159,3 +159,13 @@ func scrape(h *house) string {
 	h.metrics.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	return w.Body.String()
 }
+
+// signIn returns the token of a new session.
+func (h *house) signIn(t testing.TB, email string) string {
+	t.Helper()
+	in, err := h.authn.SignIn(t.Context(), authn.Principal{}, authn.SignIn{Email: email, Password: "correct-horse-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in.Session.Token.Reveal()
+}
