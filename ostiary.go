@@ -156,7 +156,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	if err := errors.Join(mistakes...); err != nil {
 		return nil, err
 	}
-	i.feed = &feed{db: i.db, forget: i.authn.Forget, lease: o.Lease, log: o.Log}
+	i.feed = &feed{db: i.db, authn: i.authn, lease: o.Lease, clock: o.Clock, log: o.Log}
 	i.metrics = server.NewMetrics()
 	i.metrics.Audit(i.log.Lost, i.log.Waiting)
 	if i.handler, err = server.New(server.Options{

@@ -160,13 +160,6 @@ func problemOf(err error, caller authn.Principal) *Problem {
 	return problem(http.StatusInternalServerError, CodeInternal, "something went wrong here; the log knows more")
 }
 
-// WriteError answers a request that failed with err, as the native API does:
-// 401 with a challenge, 403 with reasons, or whatever err calls for. caller is
-// who made the request, as far as that is known.
-func WriteError(w http.ResponseWriter, err error, caller authn.Principal) {
-	writeProblem(w, problemOf(err, caller, true))
-}
-
 func problem(status int, code, detail string) *Problem {
 	p := &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Code: code}
 	switch status {

@@ -153,7 +153,6 @@ func (a answer) code(t testing.TB) string {
 
 func ptr[T any](v T) *T { return &v }
 
-
 func scrape(h *house) string {
 	w := httptest.NewRecorder()
 	h.metrics.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
