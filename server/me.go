@@ -45,9 +45,9 @@ type limits struct {
 }
 
 type refill struct {
-	Amount   int64     `json:"amount"`
-	Interval int64     `json:"interval"` // milliseconds
-	At       time.Time `json:"at"`       // from when on the next use refills
+	Amount   int64 `json:"amount"`
+	Interval int64 `json:"interval"` // milliseconds
+	At       stamp `json:"at"`       // from when on the next use refills
 }
 
 type rateLimit struct {
@@ -64,7 +64,7 @@ func limitsOf(k *authn.APIKey, now time.Time) *limits {
 		if k.LastRefillAt != nil {
 			since = *k.LastRefillAt
 		}
-		l.Refill = &refill{*k.RefillAmount, *k.RefillInterval, since.Add(milliseconds(*k.RefillInterval)).UTC()}
+		l.Refill = &refill{*k.RefillAmount, *k.RefillInterval, stamp(since.Add(milliseconds(*k.RefillInterval)))}
 	}
 	if k.RateLimitEnabled && k.RateLimitMax != nil && k.RateLimitTimeWindow != nil {
 		l.RateLimit = &rateLimit{Max: *k.RateLimitMax, Window: *k.RateLimitTimeWindow, Remaining: max(0, *k.RateLimitMax-k.RequestCount)}
