@@ -206,6 +206,7 @@ func (s *Service) use(ctx context.Context, p *principal) (*principal, error) {
 	}
 	after := *p
 	after.key = &spent.Key
+	after.windowEnds = spent.WindowEnds
 	return &after, nil
 }
 
