@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +16,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
+
+	"github.com/ostiary/ostiary/authz"
 )
 
 // The built-in rules do what their tests say, and no line of them is untested.
@@ -35,6 +39,28 @@ func TestBuiltin(t *testing.T) {
 				t.Errorf("%s:%d: no test reaches this", name, missed.Start.Row)
 			}
 		}
+	}
+}
+
+// The bundles that the documentation shows load, compile and do what it says.
+func TestExamples(t *testing.T) {
+	folders, err := filepath.Glob("../examples/policies/*")
+	if err != nil || len(folders) < 2 {
+		t.Fatalf("examples: got %v, %v", folders, err)
+	}
+	for _, dir := range folders {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			b, err := Load(os.DirFS(dir), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := authz.Compile(t.Context(), b.Source); err != nil {
+				t.Fatal(err)
+			}
+			modules := parse(t, b.Source.Modules)
+			maps.Copy(modules, parse(t, testModules(t, os.DirFS(dir))))
+			runTests(t, modules, b.Source.Data, nil)
+		})
 	}
 }
 

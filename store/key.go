@@ -84,13 +84,14 @@ func newKeyRow(k authn.APIKey) (*keyRow, error) {
 		s := string(b)
 		r.Permissions = &s
 	}
-	if len(k.Metadata) > 0 && !bytes.Equal(k.Metadata, []byte("null")) {
+	s := "null" // what Better Auth writes for none
+	if len(k.Metadata) > 0 {
 		if !json.Valid(k.Metadata) {
 			return nil, rejected{&authn.InvalidError{Field: "metadata", Reason: "is not JSON"}}
 		}
-		s := string(k.Metadata)
-		r.Metadata = &s
+		s = string(k.Metadata)
 	}
+	r.Metadata = &s
 	return r, nil
 }
 

@@ -141,19 +141,10 @@ func (c *call) foreign(owner string, err error) error {
 	return err
 }
 
-// hidden makes a key that the caller has no role to deal with look like none.
-func hidden(err error) error {
-	var d *authz.DeniedError
-	if errors.As(err, &d) && d.Has(codeRoleMissing) {
-		return errKeyNotFound
-	}
-	return err
-}
-
 func getKey(c *call) (any, error) {
 	key, err := c.s.auth.Key(c.ctx, c.caller, c.query.text("id"))
 	if err != nil {
-		return nil, hidden(err)
+		return nil, err
 	}
 	if owner := c.query.text("userId"); owner != "" && owner != key.OwnerID || !rightConfig(c.query, key) {
 		return nil, errKeyNotFound
@@ -249,7 +240,7 @@ func updateKey(c *call) (any, error) {
 		return nil, refuse(400, "NO_VALUES_TO_UPDATE", "No values to update.")
 	}
 	if err != nil {
-		return nil, hidden(c.foreign(change.OwnerID, err))
+		return nil, c.foreign(change.OwnerID, err)
 	}
 	return newKeyObject(key, ""), nil
 }
@@ -259,7 +250,7 @@ func deleteKey(c *call) (any, error) {
 		return nil, err
 	}
 	if err := c.s.auth.DeleteKey(c.ctx, c.caller, c.body.text("keyId")); err != nil {
-		return nil, hidden(err)
+		return nil, err
 	}
 	return successObject{true}, nil
 }
@@ -272,7 +263,7 @@ func (c *call) ofUser() error {
 	}
 	key, err := c.s.auth.Key(c.ctx, c.caller, c.body.text("keyId"))
 	if err != nil {
-		return hidden(err)
+		return err
 	}
 	if key.OwnerID != owner.coerced() {
 		return errKeyNotFound
@@ -288,7 +279,7 @@ func rotateKey(c *call) (any, error) {
 	overlap := secondsDuration(c.body["overlap"].number())
 	key, secret, err := c.s.auth.RotateKey(c.ctx, c.caller, c.body.text("keyId"), overlap)
 	if err != nil {
-		return nil, hidden(err)
+		return nil, err
 	}
 	return newKeyObject(key, secret), nil
 }
