@@ -189,6 +189,8 @@ func (s *Service) loadKey(ctx context.Context, secret string, d digest) (*princi
 		return nil, ErrBadCredential
 	case err != nil:
 		return nil, fmt.Errorf("find key: %w", err)
+	case ends == nil && !sameText(k.Digest, storedDigest(d)):
+		return nil, ErrBadCredential
 	}
 	return s.ofKey(k, owner, storedDigest(d), ends)
 }
@@ -213,6 +215,7 @@ func (s *Service) use(ctx context.Context, p *principal) (*principal, error) {
 	}
 	after := *p
 	after.key = &spent.Key
+	after.windowEnds = spent.WindowEnds
 	return &after, nil
 }
 

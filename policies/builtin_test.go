@@ -1,6 +1,7 @@
 package policies
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io/fs"
@@ -10,9 +11,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/cover"
+	"github.com/open-policy-agent/opa/v1/format"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
@@ -61,6 +64,31 @@ func TestExamples(t *testing.T) {
 			maps.Copy(modules, parse(t, testModules(t, os.DirFS(dir))))
 			runTests(t, modules, b.Source.Data, nil)
 		})
+	}
+}
+
+// Rego is formatted as opa fmt would.
+func TestRegoIsFormatted(t *testing.T) {
+	files, err := filepath.Glob("../examples/policies/*/*.rego")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := filepath.Glob("builtin/*.rego")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(files, own...) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		formatted, err := format.SourceWithOpts(file, text, format.Opts{RegoVersion: ast.RegoV1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(text, formatted) {
+			t.Errorf("%s: opa fmt would write\n%s", file, formatted)
+		}
 	}
 }
 
@@ -153,7 +181,7 @@ func runTests(t *testing.T, modules map[string]*ast.Module, data map[string]any,
 		t.Fatal(err)
 	}
 	defer store.Abort(ctx, txn)
-	r := tester.NewRunner().SetStore(store).SetModules(modules).CapturePrintOutput(true).RaiseBuiltinErrors(true)
+	r := tester.NewRunner().SetStore(store).SetModules(modules).CapturePrintOutput(true).RaiseBuiltinErrors(true).SetTimeout(time.Minute)
 	if coverage != nil {
 		// What only another evaluation order would reach is not tested.
 		r.SetCoverageQueryTracer(coverage).SetCoverageRuns(nil)

@@ -396,6 +396,7 @@ func (db *DB) spendKey(ctx context.Context, tx bun.IDB, id string, now instant) 
 	k := before
 
 	newWindow := false
+	var ends time.Time
 	if k.RateLimitEnabled && k.RateLimitTimeWindow != nil && k.RateLimitMax != nil {
 		window := time.Duration(*k.RateLimitTimeWindow) * time.Millisecond
 		var windows []keyExtraRow
@@ -405,7 +406,7 @@ func (db *DB) spendKey(ctx context.Context, tx bun.IDB, id string, now instant) 
 		// A use that is a little older than the window belongs to it: clocks of
 		// several instances differ.
 		newWindow = len(windows) == 0 || !now.Before(windows[0].WindowStart.Add(window))
-		ends := now.Add(window)
+		ends = now.Add(window)
 		if newWindow {
 			k.RequestCount = 0
 		} else {
@@ -451,7 +452,7 @@ func (db *DB) spendKey(ctx context.Context, tx bun.IDB, id string, now instant) 
 			return authn.Spend{}, err
 		}
 	}
-	return authn.Spend{Key: k}, nil
+	return authn.Spend{Key: k, WindowEnds: ends}, nil
 }
 
 // TouchKeys implements [authn.KeyStore]. Keys that are gone are passed over.

@@ -54,7 +54,9 @@ func (s *surface) keyRoutes() []route {
 		// Ours.
 		{method: "POST", path: "/api-key/rotate", needs: errUnauthorizedSession, handle: rotateKey,
 			body: schema{config, keyID, userID, {"overlap", optionally(atLeast(0))}}},
-		{method: "POST", path: "/sign-in/api-key", login: true, handle: signInKey},
+		// Not a login for CSRF: no other site can make a browser send JSON or a
+		// key header here, and machines that exchange their key send no Origin.
+		{method: "POST", path: "/sign-in/api-key", handle: signInKey},
 	}
 }
 
