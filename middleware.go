@@ -13,7 +13,7 @@ import (
 // principal is anonymous and there is no error; a credential that is not good
 // is an error (see [authn.Service.Authenticate]), never quietly anonymous.
 func (i *Ostiary) Authenticate(r *http.Request) (authn.Principal, error) {
-	c, err := i.reader.Credential(r)
+	c, _, err := i.reader.Credential(r)
 	if err != nil {
 		return authn.Principal{}, err
 	}
@@ -29,16 +29,14 @@ func (i *Ostiary) Authenticate(r *http.Request) (authn.Principal, error) {
 // r.With(o.Require(…)).Get(…), or wrapped around a handler of net/http.
 func (i *Ostiary) Require(action string, resource func(*http.Request) authz.Resource) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		return i.reader.Noted(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			caller, err := i.Authenticate(r)
 			if err != nil {
 				server.WriteError(w, err, caller)
 				return
 			}
-			facts := i.reader.Facts(r)
-			ctx := authz.WithFacts(r.Context(), &facts)
 			target := resource(r)
-			d, err := i.engine.Decide(ctx, authz.Request{
+			d, err := i.engine.Decide(r.Context(), authz.Request{
 				Subject: caller.Subject(), Action: authz.Action{Name: action}, Resource: target,
 			})
 			if err == nil && !d.Allow {
@@ -48,8 +46,8 @@ func (i *Ostiary) Require(action string, resource func(*http.Request) authz.Reso
 				server.WriteError(w, err, caller)
 				return
 			}
-			next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, principalKey{}, caller)))
-		})
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, caller)))
+		}))
 	}
 }
 

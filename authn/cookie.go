@@ -10,13 +10,13 @@ import (
 )
 
 // SignCookie returns value, signed with secret, as it stands in a cookie.
-func SignCookie(secret Secret, value string) string {
+func SignCookie(secret, value string) string {
 	return encodeURIComponent(value + "." + cookieSignature(secret, value))
 }
 
 // VerifyCookie returns the value of a signed cookie, given as it stands in the
 // Cookie header, if one of secrets signed it.
-func VerifyCookie(secrets []Secret, cookie string) (value string, ok bool) {
+func VerifyCookie(secrets []string, cookie string) (value string, ok bool) {
 	if strings.HasPrefix(cookie, `"`) && len(cookie) >= 2 {
 		cookie = cookie[1 : len(cookie)-1]
 	}
@@ -25,7 +25,7 @@ func VerifyCookie(secrets []Secret, cookie string) (value string, ok bool) {
 		cookie = text
 	}
 	dot := strings.LastIndexByte(cookie, '.')
-	if dot < 0 {
+	if dot < 1 {
 		return "", false
 	}
 	value, signature := cookie[:dot], cookie[dot+1:]
@@ -44,7 +44,7 @@ func VerifyCookie(secrets []Secret, cookie string) (value string, ok bool) {
 	return value, true
 }
 
-func cookieSignature(secret Secret, value string) string {
+func cookieSignature(secret, value string) string {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte(value))
 	return base64.StdEncoding.EncodeToString(mac.Sum(nil))

@@ -52,8 +52,8 @@ func (s *Service) Impersonate(ctx context.Context, caller Principal, id string, 
 
 // impersonationStands reports whether the administrator behind a session, with
 // the key that they began it with, could begin it now. ErrBadCredential if not.
-func (s *Service) impersonationStands(ctx context.Context, adminID string, key *APIKey, u *User) error {
-	admin, err := s.store.User(ctx, adminID)
+func (s *Service) impersonationStands(ctx context.Context, sess *Session, key *APIKey, u *User) error {
+	admin, err := s.store.User(ctx, *sess.ImpersonatedBy)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return ErrBadCredential
@@ -62,11 +62,13 @@ func (s *Service) impersonationStands(ctx context.Context, adminID string, key *
 	case admin.BannedAt(s.now()):
 		return ErrBadCredential
 	}
-	credential := authz.CredentialSession
-	if key != nil {
-		credential = authz.CredentialAPIKey
+	// The administrator as they were when they began, but for what has changed
+	// since. Which session they began it from is not kept; this one stands for it.
+	credential, from := authz.CredentialAPIKey, (*Session)(nil)
+	if key == nil {
+		credential, from = authz.CredentialSession, &Session{ID: sess.ID, CreatedAt: sess.CreatedAt, ExpiresAt: sess.ExpiresAt, NotFresh: true}
 	}
-	subject, err := s.subject(&admin, credential, nil, key)
+	subject, err := s.subject(&admin, credential, from, key)
 	if err != nil {
 		return err
 	}

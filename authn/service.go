@@ -154,9 +154,11 @@ func (s *Service) Describe(ctx context.Context, r authz.Resource, action string)
 	var err error
 	switch r.Type {
 	case "user":
+		var u *User
 		var target authz.Resource
-		_, target, err = s.target(ctx, r.ID, action)
-		known = target.Properties
+		if u, target, err = s.target(ctx, r.ID, action); u != nil {
+			known = target.Properties
+		}
 	case "session":
 		var sess Session
 		if sess, err = s.store.Session(ctx, r.ID); err == nil {
@@ -198,13 +200,13 @@ const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 // newID returns what rows and session tokens are called: 32 characters, 190
 // bits.
-func newID() string { return randomText(32) }
+func newID() string { return randomText(32, letters) }
 
-// randomText returns n unbiased random letters and digits.
-func randomText(n int) string {
-	// 248 is the largest multiple of 62 in a byte: what lies above would make
+// randomText returns n unbiased random characters of the alphabet.
+func randomText(n int, alphabet string) string {
+	// What lies above the largest multiple of the alphabet in a byte would make
 	// the first letters likelier.
-	const limit = 248
+	limit := byte(256 / len(alphabet) * len(alphabet))
 	out := make([]byte, 0, n)
 	var buf [96]byte
 	for {
@@ -213,7 +215,7 @@ func randomText(n int) string {
 			if b >= limit {
 				continue
 			}
-			if out = append(out, letters[b%62]); len(out) == n {
+			if out = append(out, alphabet[int(b)%len(alphabet)]); len(out) == n {
 				return string(out)
 			}
 		}

@@ -118,12 +118,18 @@ func (s *Service) ShowsTokens(p Principal, userID string) bool {
 
 // RevokeSession ends the session with this token, if it belongs to userID
 // (empty: to anybody, as administrators may). session:revoke. An unknown
-// token is no error.
+// token is no error. In place of the token the session's id does as well, for
+// those who are not shown tokens.
 func (s *Service) RevokeSession(ctx context.Context, caller Principal, userID string, token Secret) error {
 	if caller.Anonymous() {
 		return ErrUnauthenticated
 	}
 	sess, _, _, err := s.store.SessionByToken(ctx, token)
+	if errors.Is(err, ErrNotFound) {
+		if sess, err = s.store.Session(ctx, string(token)); err == nil {
+			token = sess.Token
+		}
+	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("find session: %w", err)
 	}
@@ -136,7 +142,11 @@ func (s *Service) RevokeSession(ctx context.Context, caller Principal, userID st
 	if owner == "" {
 		owner = userID
 	}
-	decision, err := s.permit(ctx, caller, "revoke", sessionResource(sess.ID, owner))
+	asked := owner
+	if userID == "" && caller.is(owner) {
+		asked = "" // to end anybody's takes a role, even where it is one's own
+	}
+	decision, err := s.permit(ctx, caller, "revoke", sessionResource(sess.ID, asked))
 	if err != nil || token == "" {
 		return err
 	}

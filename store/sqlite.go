@@ -84,6 +84,7 @@ func sqlitePool(uri string, connections int, params ...string) (*bun.DB, error) 
 	params = append([]string{
 		fmt.Sprintf("_pragma=busy_timeout(%d)", busyTimeout.Milliseconds()),
 		"_pragma=foreign_keys(1)",
+		"_pragma=case_sensitive_like(1)", // as Postgres compares
 	}, params...)
 	pool, err := sql.Open("sqlite", uri+"?"+strings.Join(params, "&"))
 	if err != nil {

@@ -292,7 +292,7 @@ func TestAdministratorsAreThoseTheRuleNames(t *testing.T) {
 			mustCreateUser(t, db, u)
 		}
 		add("plain", nil, false, nil)
-		add("near", ptr("administrator,xadmin,Admin,aXb,"), false, nil)
+		add("near", ptr("administrator,xadmin,Admin,aXb, admin,"), false, nil)
 		add("banned", ptr("admin"), true, nil)
 		add("bannedForLong", ptr("admin"), true, ptr(time.Now().Add(time.Hour)))
 		is, err := db.OtherAdmin(ctx, "x", rule)
@@ -305,7 +305,7 @@ func TestAdministratorsAreThoseTheRuleNames(t *testing.T) {
 			banned bool
 			until  *time.Time
 		}{
-			{"one", ptr("user, admin"), false, nil},
+			{"one", ptr("user,admin"), false, nil},
 			{"two", ptr("a_b"), false, nil},
 			{"root", nil, false, nil},
 			{"lifted", ptr("admin"), true, ptr(time.Now().Add(-time.Hour))},

@@ -172,6 +172,7 @@ test_escalation_by_account[note] if {
 		"of more": {"principal": by_key(ann, grants), "resource": user("u-eve", {"roles": ["admin"]}), "want": "deny"},
 		"of more, beside less": {"principal": by_key(ann, grants), "resource": user("u-eve", {"roles": ["user", "admin"]}), "want": "deny"},
 		"of a named administrator": {"principal": by_key(ann, grants), "resource": user("u-zoe", {"roles": ["user"]}), "want": "deny"},
+		"of a named administrator, by as much": {"principal": by_key(ann, {"*": ["*"]}), "resource": user("u-zoe", {"roles": ["user"]}), "want": "allow"},
 		"of its owner": {"principal": by_key(ann, grants), "resource": user("u-ann", {"roles": ["admin"]}), "want": "deny"},
 		"of as much": {"principal": by_key(ann, {"*": ["*"]}), "resource": user("u-eve", {"roles": ["admin"]}), "want": "allow"},
 		"in a session from a key": {"principal": by_key_session(ann, grants), "resource": user("u-eve", {"roles": ["admin"]}), "want": "deny"},

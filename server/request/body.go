@@ -1,0 +1,106 @@
+package request
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// What can be wrong with a body.
+var (
+	ErrTooLarge  = errors.New("body is too large")
+	ErrTooDeep   = errors.New("body is nested too deeply")
+	ErrMediaType = errors.New("body is not application/json")
+	ErrSyntax    = errors.New("body is not valid JSON") // wrapped with where and why
+)
+
+// Body reads the whole body, or fails with ErrTooLarge.
+func (rd *Reader) Body(r *http.Request) ([]byte, error) {
+	if r.Body == nil {
+		return nil, nil
+	}
+	if r.ContentLength > rd.maxBody {
+		return nil, ErrTooLarge
+	}
+	data, err := io.ReadAll(io.LimitReader(r.Body, rd.maxBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("read body: %w", err)
+	}
+	if int64(len(data)) > rd.maxBody {
+		return nil, ErrTooLarge
+	}
+	return data, nil
+}
+
+// Decode reads a JSON body into v, strictly: application/json only, valid
+// UTF-8, no member twice. Members that v does not know are an error if opts
+// say so. An absent body is ErrSyntax.
+func (rd *Reader) Decode(r *http.Request, v any, opts ...json.Options) error {
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+		return ErrMediaType
+	}
+	data, err := rd.Body(r)
+	if err != nil {
+		return err
+	}
+	if tooDeep(data, rd.maxDepth) {
+		return ErrTooDeep
+	}
+	if err := json.Unmarshal(data, v, opts...); err != nil {
+		return fmt.Errorf("%w: %w", ErrSyntax, err)
+	}
+	return nil
+}
+
+// Members decodes a JSON text as JavaScript would (of members that are there
+// twice the last counts, broken UTF-8 is replaced) within MaxDepth, and
+// returns it whole as well as, if it is an object, its members.
+func (rd *Reader) Members(data []byte) (jsontext.Value, map[string]jsontext.Value, error) {
+	if tooDeep(data, rd.maxDepth) {
+		return nil, nil, ErrTooDeep
+	}
+	lenient := json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	if !utf8.Valid(data) {
+		data = []byte(string([]rune(string(data))))
+	}
+	var v jsontext.Value
+	if err := json.Unmarshal(data, &v, lenient); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrSyntax, err)
+	}
+	if v.Kind() != '{' {
+		return v, nil, nil
+	}
+	members := map[string]jsontext.Value{}
+	if err := json.Unmarshal(v, &members, lenient); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrSyntax, err)
+	}
+	return v, members, nil
+}
+
+// tooDeep reports whether brackets nest deeper than limit. It only has to be
+// right for valid JSON; what is not fails in the decoder.
+func tooDeep(data []byte, limit int) bool {
+	depth, text := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case text && c == '\\':
+			i++
+		case c == '"':
+			text = !text
+		case text:
+		case c == '{' || c == '[':
+			if depth++; depth > limit {
+				return true
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return false
+}
