@@ -30,6 +30,8 @@ type house struct {
 	root   authn.Principal // the admin, by a session
 }
 
+type file = fstest.MapFile
+
 var system = authn.System("test")
 
 // counted counts what is asked of the store, and can hold up or cut off reads.

@@ -48,7 +48,7 @@ func TestChangesOfAnyWriterAreNoted(t *testing.T) {
 			{`DELETE FROM session`, "session s1"},
 			{`DELETE FROM "user" WHERE "id" = 'u2'`, "user u2"},
 		} {
-			exec(t, db, c.sql)
+			execSQL(t, db, c.sql)
 			if got := changesSince(t, db, &mark); got != c.want {
 				t.Errorf("%s: got %q, want %q", c.sql, got, c.want)
 			}

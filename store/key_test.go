@@ -332,7 +332,7 @@ func TestTouchNeverMovesTimeBack(t *testing.T) {
 func TestRowsOfOthersAreReadByTheirConventions(t *testing.T) {
 	eachDialect(t, func(t *testing.T, db *DB) {
 		ctx := t.Context()
-		exec(t, db, `INSERT INTO "user" ("id", "name", "email", "emailVerified", "createdAt", "updatedAt")
+		execSQL(t, db, `INSERT INTO "user" ("id", "name", "email", "emailVerified", "createdAt", "updatedAt")
 			VALUES ('u1', 'n', 'e', FALSE, '2024-02-01T00:00:00Z', '2024-02-01 00:00:00')`)
 		u, err := db.User(ctx, "u1")
 		must(t, err)
@@ -347,8 +347,8 @@ func TestRowsOfOthersAreReadByTheirConventions(t *testing.T) {
 			{`'{"user":["list"]}'`, `'"null"'`, `{user:["list" ] }`, ""},
 			{`'{}'`, `'"just text"'`, `{}`, `"just text"`},
 		} {
-			exec(t, db, `DELETE FROM apikey`)
-			exec(t, db, `INSERT INTO apikey ("id", "configId", "referenceId", "key", "createdAt", "updatedAt", "permissions", "metadata")
+			execSQL(t, db, `DELETE FROM apikey`)
+			execSQL(t, db, `INSERT INTO apikey ("id", "configId", "referenceId", "key", "createdAt", "updatedAt", "permissions", "metadata")
 				VALUES ('k1', 'default', 'u1', 'd', '2024-02-01T00:00:00Z', '2024-02-01T00:00:00.000Z', `+c.permissions+`, `+c.metadata+`)`)
 			k, _, _, err := db.KeyByDigest(ctx, "d")
 			must(t, err)
@@ -362,7 +362,7 @@ func TestRowsOfOthersAreReadByTheirConventions(t *testing.T) {
 				t.Errorf("metadata %s: got %s, want %s", c.metadata, k.Metadata, c.wantMeta)
 			}
 		}
-		exec(t, db, `UPDATE apikey SET metadata = '{broken'`)
+		execSQL(t, db, `UPDATE apikey SET metadata = '{broken'`)
 		if _, err := db.Key(ctx, "k1"); err == nil {
 			t.Error("metadata that cannot be read was taken for none")
 		}

@@ -21,7 +21,7 @@ func TestUserQueries(t *testing.T) {
 			u.UpdatedAt = u.CreatedAt
 			mustCreateUser(t, db, u)
 		}
-		exec(t, db, `UPDATE "user" SET "banned" = NULL WHERE "id" = 'z'`)
+		execSQL(t, db, `UPDATE "user" SET "banned" = NULL WHERE "id" = 'z'`)
 		f := func(field, op string, values ...string) authn.UserQuery {
 			return authn.UserQuery{Filter: &authn.UserFilter{Field: field, Operator: op, Values: values}}
 		}

@@ -21,7 +21,7 @@ func existing(t *testing.T, dsn, name string) *DB {
 	t.Cleanup(func() { db.Close() })
 	script, err := os.ReadFile(filepath.Join("testdata", "betterauth", name+"."+db.dialect.name+".sql"))
 	must(t, err)
-	exec(t, db, string(script))
+	execSQL(t, db, string(script))
 	return db
 }
 
@@ -130,7 +130,7 @@ func TestKeysOfTheOlderSchemaWorkBothWays(t *testing.T) {
 		if k.OwnerID != "u1" || owner.ID != "u1" || k.ConfigID != "default" || string(k.Metadata) != `{"a":1}` || !k.Permissions.Allows("user", "list") {
 			t.Errorf("its key, here: got %+v of %s", k, owner.ID)
 		}
-		exec(t, db, `INSERT INTO apikey ("id", "key", "userId", "createdAt", "updatedAt") VALUES ('k2', 'digest-k2', 'u2', '2024-02-01T00:00:00.000Z', '2024-02-01T00:00:00.000Z')`)
+		execSQL(t, db, `INSERT INTO apikey ("id", "key", "userId", "createdAt", "updatedAt") VALUES ('k2', 'digest-k2', 'u2', '2024-02-01T00:00:00.000Z', '2024-02-01T00:00:00.000Z')`)
 		if k, owner, _, err = db.KeyByDigest(ctx, "digest-k2"); err != nil || k.OwnerID != "u2" || owner.ID != "u2" {
 			t.Errorf("its newer key, here: got %+v of %s, %v", k, owner.ID, err)
 		}
@@ -203,7 +203,7 @@ func TestAdditionalColumnsAreAttributes(t *testing.T) {
 
 		mark, err := db.LastChange(ctx)
 		must(t, err)
-		exec(t, db, `UPDATE "user" SET "plan" = 'silver' WHERE "id" = 'u2'`)
+		execSQL(t, db, `UPDATE "user" SET "plan" = 'silver' WHERE "id" = 'u2'`)
 		if got := changesSince(t, db, &mark); got != "user u2" {
 			t.Errorf("changes: got %q, want that of u2", got)
 		}
@@ -213,7 +213,7 @@ func TestAdditionalColumnsAreAttributes(t *testing.T) {
 func TestRequiredColumnThatIsMissingIsInvalid(t *testing.T) {
 	eachEmpty(t, func(t *testing.T, dsn string) {
 		db := existing(t, dsn, "core")
-		exec(t, db, `DELETE FROM session; DELETE FROM account; DELETE FROM "user"; ALTER TABLE "user" ADD COLUMN "plan" text NOT NULL DEFAULT 'x'`)
+		execSQL(t, db, `DELETE FROM session; DELETE FROM account; DELETE FROM "user"; ALTER TABLE "user" ADD COLUMN "plan" text NOT NULL DEFAULT 'x'`)
 		_, err := db.Migrate(t.Context())
 		must(t, err)
 		u := someone("u1")
@@ -230,7 +230,7 @@ func TestForeignTableIsRefused(t *testing.T) {
 		db, err := OpenUnmigrated(t.Context(), dsn)
 		must(t, err)
 		t.Cleanup(func() { db.Close() })
-		exec(t, db, `CREATE TABLE "user" ("id" integer PRIMARY KEY, "login" text)`)
+		execSQL(t, db, `CREATE TABLE "user" ("id" integer PRIMARY KEY, "login" text)`)
 		_, err = db.Migrate(t.Context())
 		wantInvalid(t, "another table user", err)
 		ms, err := db.Migrations(t.Context())
@@ -322,11 +322,11 @@ func TestTriggersFollowNewColumns(t *testing.T) {
 		}
 		db := open(t, dsn)
 		mustCreateUser(t, db, someone("u1"))
-		exec(t, db, `ALTER TABLE "user" ADD COLUMN "plan" text`)
+		execSQL(t, db, `ALTER TABLE "user" ADD COLUMN "plan" text`)
 		db = open(t, dsn)
 		mark, err := db.LastChange(t.Context())
 		must(t, err)
-		exec(t, db, `UPDATE "user" SET "plan" = 'gold'`)
+		execSQL(t, db, `UPDATE "user" SET "plan" = 'gold'`)
 		if got := changesSince(t, db, &mark); got != "user u1" {
 			t.Errorf("changes: got %q", got)
 		}

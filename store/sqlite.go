@@ -101,7 +101,8 @@ func sqlitePool(uri string, connections int, params ...string) (*bun.DB, error) 
 func writeAhead(ctx context.Context, db *bun.DB) error {
 	for deadline := time.Now().Add(busyTimeout); ; {
 		_, err := db.ExecContext(ctx, "PRAGMA journal_mode = WAL")
-		if kind, _ := sqliteFault(err); kind != faultUnavailable || time.Now().After(deadline) {
+		e, ok := errors.AsType[*sqlite.Error](err)
+		if !ok || e.Code()&0xff != sqlite3.SQLITE_BUSY || time.Now().After(deadline) {
 			return err
 		}
 		select {

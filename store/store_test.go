@@ -29,8 +29,9 @@ func eachDialect(t *testing.T, test func(t *testing.T, db *DB)) {
 // dsns makes new, empty databases, one kind each.
 func dsns(t *testing.T) map[string]func(t *testing.T) string {
 	return map[string]func(t *testing.T) string{
-		"memory": func(*testing.T) string { return "sqlite::memory:" },
-		"sqlite": sqliteFile,
+		"memory":   func(*testing.T) string { return "sqlite::memory:" },
+		"sqlite":   sqliteFile,
+		"postgres": postgresSchema,
 	}
 }
 
@@ -51,7 +52,7 @@ func open(t testing.TB, dsn string) *DB {
 }
 
 // exec runs SQL as a stranger to this package would.
-func exec(t testing.TB, db *DB, query string) {
+func execSQL(t testing.TB, db *DB, query string) {
 	t.Helper()
 	if _, err := db.writer.DB.ExecContext(t.Context(), query); err != nil {
 		t.Fatalf("%s: %v", query, err)

@@ -233,7 +233,7 @@ func TestPasswordIsSetOrReplaced(t *testing.T) {
 		ctx := t.Context()
 		mustCreateUser(t, db, someone("u1"))
 		must(t, db.CreateUser(ctx, someone("u2"), "h0", event("e")))
-		exec(t, db, `INSERT INTO account ("id", "accountId", "providerId", "userId", "createdAt", "updatedAt")
+		execSQL(t, db, `INSERT INTO account ("id", "accountId", "providerId", "userId", "createdAt", "updatedAt")
 			VALUES ('g1', 'at-github', 'github', 'u1', '2024-01-01T00:00:00.000Z', '2024-01-01T00:00:00.000Z')`)
 		for _, hash := range []string{"h1", "h2"} {
 			must(t, db.SetPassword(ctx, "u1", hash, noEffects(), event("e")))
