@@ -214,3 +214,15 @@ var everything = authz.Permissions{
 	"session": {"create", "list", "revoke", "delete"},
 	"apiKey":  {"create", "read", "update", "rotate", "delete", "verify"},
 }
+
+// event returns the newest event of a kind.
+func (h *house) event(kind string) audit.Event {
+	h.Helper()
+	for _, ev := range must(h.db.Events(h.Context(), 100))(h) {
+		if ev.Kind == kind {
+			return ev
+		}
+	}
+	h.Fatalf("no %s on record", kind)
+	return audit.Event{}
+}
