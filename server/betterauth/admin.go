@@ -560,7 +560,7 @@ func (c *call) other(id value, role *string) (*authz.Subject, error) {
 	}
 	who := authz.Identity{Type: authz.TypeUser, Credential: authz.CredentialAsserted, AssertedBy: by}
 	if !id.truthy() {
-		who.Roles = splitRoles(*role)
+		who.ID, who.Roles = "anybody", splitRoles(*role) // policies want a name
 		return authz.NewSubject(who)
 	}
 	u, err := c.s.auth.User(c.ctx, authn.System("has-permission"), orNobody(id.coerced()))

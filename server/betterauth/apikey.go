@@ -54,8 +54,8 @@ func (s *surface) keyRoutes() []route {
 		// Ours.
 		{method: "POST", path: "/api-key/rotate", needs: errUnauthorizedSession, handle: rotateKey,
 			body: schema{config, keyID, userID, {"overlap", optionally(atLeast(0))}}},
-		// Not a login for CSRF: no other site can make a browser send JSON or a
-		// key header here, and machines that exchange their key send no Origin.
+		// Machines that exchange their key send no Origin, so none is asked for;
+		// but one that is sent has to be good.
 		{method: "POST", path: "/sign-in/api-key", handle: signInKey},
 	}
 }
@@ -287,6 +287,11 @@ func rotateKey(c *call) (any, error) {
 // signInKey exchanges an API key, from the key header or the body, for a
 // session.
 func signInKey(c *call) (any, error) {
+	if c.r.Header.Get("Origin") != "" {
+		if err := c.requireOrigin(); err != nil {
+			return nil, err
+		}
+	}
 	cred, place, err := c.s.rd.Credential(c.r)
 	if place == request.InCookie {
 		cred, err = authn.Credential{}, nil // a sign-in does not care who was signed in
