@@ -14,6 +14,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -42,7 +43,9 @@ import (
 // them: Cache-Control: no-store on answers to and about somebody, and
 // WWW-Authenticate where a credential is not good.
 //
-// OSTIARY_WIRE_TRANSCRIPTS names another folder of recordings.
+// OSTIARY_WIRE_TRANSCRIPTS names another folder of recordings. With
+// OSTIARY_TEST_POSTGRES, the URL of a Postgres, they are played there instead of on
+// SQLite, each case in a schema of its own.
 
 type transcript struct {
 	Format, Area, Secret string
@@ -203,10 +206,10 @@ type run struct {
 
 func (r *run) play(tr transcript) {
 	t := r.t
-	path := filepath.Join(t.TempDir(), "ostiary.db")
 	o := profile(t, r.c.Profile)
-	o.Database, o.Secrets = "sqlite:"+path, []string{tr.Secret}
+	o.Secrets = []string{tr.Secret}
 	var err error
+	o.Database, r.db = database(t)
 	if r.o, err = ostiary.Open(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
@@ -217,11 +220,6 @@ func (r *run) play(tr transcript) {
 			t.Error(err)
 		}
 	})
-	r.db, err = sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)&_txlock=immediate")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.db.Close() })
 	r.secret, r.url, r.base = tr.Secret, server.URL, server.URL
 	if o.Auth.BaseURL != "" {
 		r.base = o.Auth.BaseURL
@@ -246,6 +244,44 @@ func (r *run) play(tr transcript) {
 	for _, s := range r.c.Steps {
 		r.step(s, r.differences[r.area+"/"+r.c.Name+"/"+s.Name])
 	}
+}
+
+// database makes an empty database and opens it for the recorded SQL.
+func database(t *testing.T) (string, *sql.DB) {
+	t.Helper()
+	driver, dsn := "sqlite", filepath.Join(t.TempDir(), "ostiary.db")
+	name := "sqlite:" + dsn
+	dsn = "file:" + dsn + "?_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)&_txlock=immediate"
+	if server := os.Getenv("OSTIARY_TEST_POSTGRES"); server != "" {
+		admin, err := sql.Open("pgx", server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		schema := "transcript_" + strings.ToLower(rand.Text())
+		if _, err := admin.Exec("CREATE SCHEMA " + schema); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if _, err := admin.Exec("DROP SCHEMA " + schema + " CASCADE"); err != nil {
+				t.Error(err)
+			}
+			admin.Close()
+		})
+		u, err := url.Parse(server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := u.Query()
+		q.Set("search_path", schema)
+		u.RawQuery = q.Encode()
+		driver, dsn, name = "pgx", u.String(), u.String()
+	}
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return name, db
 }
 
 // step plays one step. A failure ends the case: what follows rests on it.
@@ -697,7 +733,10 @@ func (r *run) substitute(s string) string {
 // sql runs a recorded statement on the database itself. The recordings are of
 // Postgres; what they use of it is little enough to be put into SQLite's words.
 func (r *run) sql(s wireStep) func(wireResponse) []string {
-	statement, patterns := sqliteWords(r.substitute(s.SQL))
+	statement, patterns := r.substitute(s.SQL), map[string]*regexp.Regexp(nil)
+	if os.Getenv("OSTIARY_TEST_POSTGRES") == "" {
+		statement, patterns = sqliteWords(statement)
+	}
 	// What somebody else writes is noticed by the change feed, in its time;
 	// here at once.
 	defer r.o.Authn().Forget("", "")
@@ -753,6 +792,8 @@ func (r *run) query(statement string, patterns map[string]*regexp.Regexp) []any 
 		for i, name := range columns {
 			switch v := values[i].(type) {
 			case int64:
+				row[name] = float64(v)
+			case int32:
 				row[name] = float64(v)
 			case time.Time:
 				row[name] = v.UTC().Format("2006-01-02T15:04:05.000Z")

@@ -169,7 +169,8 @@ func taken(err error) error {
 // emailSyntax is the wire's, whose letters are ASCII.
 var emailSyntax = regexp.MustCompile(`^(?:[A-Za-z0-9_'+\-]+\.)*[A-Za-z0-9_'+\-]*[A-Za-z0-9_+\-]@(?:[A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$`)
 
-func validEmail(email string) bool { return emailSyntax.MatchString(email) }
+// ValidEmail reports whether email is an address, in the syntax of the wire.
+func ValidEmail(email string) bool { return emailSyntax.MatchString(email) }
 
 var usernameSyntax = regexp.MustCompile(`^[a-zA-Z0-9_.]+$`)
 
@@ -237,7 +238,7 @@ func (s *Service) newPerson(name, email string, image, username, display *string
 			u.Username = &lower
 		}
 	}
-	if !validEmail(u.Email) {
+	if !ValidEmail(u.Email) {
 		return User{}, ErrBadEmail
 	}
 	return u, nil
@@ -538,7 +539,7 @@ func (s *Service) UpdateUser(ctx context.Context, caller Principal, id string, c
 	if c.Email != nil {
 		lower := strings.ToLower(*c.Email)
 		c.Email = &lower
-		if !validEmail(lower) {
+		if !ValidEmail(lower) {
 			return User{}, ErrBadEmail
 		}
 		switch other, err := s.store.UserByEmail(ctx, lower); {

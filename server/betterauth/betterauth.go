@@ -127,7 +127,6 @@ type call struct {
 	route *route
 	ctx   context.Context
 
-	sent   bool    // there is a body
 	body   members // of an object body
 	whole  value   // the whole body
 	query  members
