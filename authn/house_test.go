@@ -30,6 +30,8 @@ type house struct {
 	root   authn.Principal // the admin, by a session
 }
 
+type file = fstest.MapFile
+
 var system = authn.System("test")
 
 // counted counts what is asked of the store, and can hold up or cut off reads.
@@ -211,4 +213,16 @@ var everything = authz.Permissions{
 	"user":    {"create", "list", "get", "update", "set-role", "set-password", "set-email", "ban", "impersonate", "delete", "change-password", "change-email"},
 	"session": {"create", "list", "revoke", "delete"},
 	"apiKey":  {"create", "read", "update", "rotate", "delete", "verify"},
+}
+
+// event returns the newest event of a kind.
+func (h *house) event(kind string) audit.Event {
+	h.Helper()
+	for _, ev := range must(h.db.Events(h.Context(), 100))(h) {
+		if ev.Kind == kind {
+			return ev
+		}
+	}
+	h.Fatalf("no %s on record", kind)
+	return audit.Event{}
 }

@@ -46,7 +46,7 @@ func (s *server) native(method, pattern string, h func(*call) error) {
 var noStore = []string{"no-store"}
 
 // stands makes d the decision that the answer's header names.
-func (c *call) stands(d authz.Decision) { c.w.(*exchange).decision = d.ID }
+func (c *call) stands(d authz.Decision) { c.w.(*request.Exchange).Stands(d) }
 
 // authenticate finds out who calls.
 func (s *server) authenticate(c *call) error {

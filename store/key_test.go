@@ -376,3 +376,28 @@ func TestUpdateWithBadJSONIsInvalid(t *testing.T) {
 		wantInvalid(t, "metadata", db.CreateKey(t.Context(), k, event("e")))
 	})
 }
+
+// SQLite keeps what it is given: a number is less than any text, and would be
+// long ago.
+func TestKeyWithAnEndInMillisecondsIsNotTakenForExpired(t *testing.T) {
+	for name, spelled := range map[string]string{
+		"number": "1893456000000", "seconds": "'2030-01-01T00:00:00Z'", "space": "'2030-01-01 00:00:00'",
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := open(t, "sqlite::memory:")
+			mustCreateKey(t, db, keyOf("u1", "k1"))
+			execSQL(t, db, `UPDATE apikey SET "expiresAt" = `+spelled)
+			k, err := db.Key(t.Context(), "k1")
+			must(t, err)
+			if want := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC); k.ExpiresAt == nil || !k.ExpiresAt.Equal(want) {
+				t.Errorf("got %v, want %v", k.ExpiresAt, want)
+			}
+			if n, err := db.DeleteKeysExpiredBefore(t.Context(), time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), event("e")); n != 0 || err != nil {
+				t.Errorf("deleted %d, %v", n, err)
+			}
+			if n, err := db.DeleteKeysExpiredBefore(t.Context(), time.Date(2030, 1, 1, 0, 0, 1, 0, time.UTC), event("e")); n != 1 || err != nil {
+				t.Errorf("a second later: deleted %d, %v", n, err)
+			}
+		})
+	}
+}

@@ -414,7 +414,7 @@ func listUserSessions(c *call) (any, error) {
 	}
 	return struct {
 		Sessions []sessionObject `json:"sessions"`
-	}{c.sessionObjects(sessions, c.target())}, nil
+	}{sessionObjects(sessions)}, nil
 }
 
 func revokeUserSession(c *call) (any, error) {
