@@ -247,7 +247,8 @@ func TestAdministratorsManageOtherPeoplesKeys(t *testing.T) {
 // for those who may end sessions; but they open nothing.
 func TestSessionIDsEndSessionsAndOpenNone(t *testing.T) {
 	s := newSite(t)
-	a := s.post("/admin/list-user-sessions", `{"userId":"`+s.bob.id+`"}`, "Cookie", s.admin.cookie)
+	_, key := s.key(s.admin, `{"session":["list"]}`)
+	a := s.post("/admin/list-user-sessions", `{"userId":"`+s.bob.id+`"}`, "X-Api-Key", key)
 	sessions, _ := a.json["sessions"].([]any)
 	if len(sessions) != 1 || strings.Contains(a.body, s.bob.token) {
 		t.Fatalf("list-user-sessions: got %d %s", a.status, a.body)
