@@ -15,14 +15,14 @@ run: build ## build and start on ./data, with an administrator and a key on the 
 build: ## build bin/ostiary
 	go build -trimpath -o bin/ostiary ./cmd/ostiary
 
-test: needs ## everything: Go (race detector, SQLite and Postgres), Rego, command scripts, JavaScript client
+test: needs ## everything: Go (with the race detector), Rego, command scripts, JavaScript client
 	go test -race -shuffle=on -p $(PROCS) -timeout 15m ./...
 
 check: ## formatting, vet, staticcheck, staircase, Rego, generated files, go.mod
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these" >&2; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
-	go test -run 'Staircase|Comment|Formatted|Generated' . ./policies/... ./cmd/... ./server/...
+	go test -run 'Staircase|Documentation|Formatted|Generated' . ./policies/... ./cmd/... ./server/...
 	go mod tidy -diff
 
 e2e: needs ## only the end-to-end tests with the real JavaScript client

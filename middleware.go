@@ -29,25 +29,27 @@ func (i *Ostiary) Authenticate(r *http.Request) (authn.Principal, error) {
 // r.With(o.Require(…)).Get(…), or wrapped around a handler of net/http.
 func (i *Ostiary) Require(action string, resource func(*http.Request) authz.Resource) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
-		return i.reader.Noted(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			x, ctx := i.reader.Begin(w, r, nil)
+			defer x.End()
 			caller, err := i.Authenticate(r)
 			if err != nil {
-				server.WriteError(w, err, caller)
+				server.WriteError(x, err, caller)
 				return
 			}
 			target := resource(r)
-			d, err := i.engine.Decide(r.Context(), authz.Request{
+			d, err := i.engine.Decide(ctx, authz.Request{
 				Subject: caller.Subject(), Action: authz.Action{Name: action}, Resource: target,
 			})
 			if err == nil && !d.Allow {
 				err = &authz.DeniedError{Action: action, Resource: target, Decision: d}
 			}
 			if err != nil {
-				server.WriteError(w, err, caller)
+				server.WriteError(x, err, caller)
 				return
 			}
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, caller)))
-		}))
+			next.ServeHTTP(x, r.WithContext(context.WithValue(ctx, principalKey{}, caller)))
+		})
 	}
 }
 

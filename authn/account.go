@@ -95,7 +95,7 @@ func (s *Service) checkOwnPassword(ctx context.Context, u *User, password Secret
 // new one counts as not verified.
 func (s *Service) ChangeEmail(ctx context.Context, caller Principal, email string) (User, error) {
 	email = strings.ToLower(email)
-	if !validEmail(email) {
+	if !ValidEmail(email) {
 		return User{}, ErrBadEmail
 	}
 	u, decision, err := s.own(ctx, caller, "change-email", nil)

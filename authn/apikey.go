@@ -101,13 +101,17 @@ func checksum(text string) string {
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// newSecret makes the secret of a key with this prefix.
+// newSecret makes the secret of a key with this prefix. Without one it is what
+// Better Auth makes: letters alone.
 func (s *Service) newSecret(prefix string) Secret {
+	if prefix == "" {
+		return Secret(randomText(max(entropyLength+2, s.o.Keys.Length), letters[:52]))
+	}
 	n := max(entropyLength, secretLength-len(prefix)-checksumLength)
 	if !looksOurs(prefix) {
 		n = max(n, s.o.Keys.Length-checksumLength)
 	}
-	body := prefix + randomText(n)
+	body := prefix + randomText(n, letters)
 	return Secret(body + checksum(body))
 }
 

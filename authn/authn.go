@@ -34,7 +34,8 @@ import (
 )
 
 // Secret is text that must not be seen: it prints, logs and marshals as
-// "[redacted]".
+// "[redacted]". It must not be the key of a map, which encoding/json writes as
+// it is.
 type Secret string
 
 const redacted = "[redacted]"

@@ -168,6 +168,13 @@ func (s *Service) loadSession(ctx context.Context, token string) (*principal, er
 		return nil, fmt.Errorf("find session: %w", err)
 	case !sameText(string(sess.Token), token): // a collation that folds case must not open doors
 		return nil, ErrBadCredential
+	case !sess.ExpiresAt.After(s.o.Clock()):
+		// Nobody can extend it any more, so its row can go.
+		ev := s.event(System("expiry"), "session.expire", "session", sess.ID, "", map[string]any{"owner": sess.UserID})
+		if _, err := s.store.DeleteSessions(ctx, SessionFilter{ID: sess.ID}, ev); err != nil {
+			return nil, fmt.Errorf("remove an expired session: %w", err)
+		}
+		return nil, ErrBadCredential
 	}
 	return s.ofSession(ctx, sess, u, key)
 }
@@ -182,6 +189,8 @@ func (s *Service) loadKey(ctx context.Context, secret string, d digest) (*princi
 		return nil, ErrBadCredential
 	case err != nil:
 		return nil, fmt.Errorf("find key: %w", err)
+	case ends == nil && !sameText(k.Digest, storedDigest(d)):
+		return nil, ErrBadCredential
 	}
 	return s.ofKey(k, owner, storedDigest(d), ends)
 }
@@ -206,6 +215,7 @@ func (s *Service) use(ctx context.Context, p *principal) (*principal, error) {
 	}
 	after := *p
 	after.key = &spent.Key
+	after.windowEnds = spent.WindowEnds
 	return &after, nil
 }
 

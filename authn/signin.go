@@ -106,7 +106,7 @@ func (s *Service) SignIn(ctx context.Context, caller Principal, in SignIn) (Sign
 	switch {
 	case in.Email != "":
 		email := strings.ToLower(in.Email)
-		if !validEmail(email) {
+		if !ValidEmail(email) {
 			return SignedIn{}, ErrBadEmail
 		}
 		account, find = "email:"+email, func() (User, error) { return s.store.UserByEmail(ctx, email) }

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { admin, authorize, codes, eventually, get, keyOf, person, post, signedIn } from "./world.mjs";
 
 test("without a credential the anonymous principal is asked about", async () => {
-  const decision = await authorize({ action: "delete", resource: { type: "user", id: admin.id } });
+  const decision = await authorize({ action: "get", resource: { type: "user", id: admin.id } });
   assert.deepEqual([decision.allow, decision.principal.type, codes(decision)], [false, "anonymous", ["unauthenticated"]]);
 });
 

@@ -46,9 +46,14 @@ test("what is refused leaves nothing behind", async () => {
   assert.equal(users.body.total, 0, "the account was made without its key");
 });
 
+/** A service account's key with limits; people cannot give their own keys limits. */
+async function limited(limits) {
+  const { body } = await account({ role: "admin", key: { permissions: { user: ["list"] }, ...limits } });
+  return { owner: body.user, key: body.key };
+}
+
 test("a key is what it was created as", async () => {
-  const owner = await person("owner", { role: "admin" });
-  const key = await keyOf(owner, { user: ["list"] }, { prefix: "ci_", metadata: { for: "ci", n: [1, { a: null }] }, expiresIn: 86400, remaining: 5, refillAmount: 5, refillInterval: 60000, rateLimitEnabled: true, rateLimitMax: 3, rateLimitTimeWindow: 1000 });
+  const { owner, key } = await limited({ prefix: "ci_", metadata: { for: "ci", n: [1, { a: null }] }, expiresIn: 86400, remaining: 5, refillAmount: 5, refillInterval: 60000, rateLimitEnabled: true, rateLimitMax: 3, rateLimitTimeWindow: 1000 });
   assert.ok(key.key.startsWith("ci_"));
   assert.equal(key.start, key.key.slice(0, 6));
   assert.equal(key.prefix, "ci_");
@@ -71,8 +76,7 @@ async function burst(key, n = 64) {
 }
 
 test("remaining: of 64 at once exactly as many succeed as are left", async () => {
-  const owner = await person("owner", { role: "admin" });
-  const key = await keyOf(owner, { user: ["list"] }, { remaining: 10 });
+  const { owner, key } = await limited({ remaining: 10 });
   assert.deepEqual(await burst(key.key), { 200: 10, 429: 54 });
   assert.deepEqual(await burst(key.key, 3), { 429: 3 });
   const read = await get(`/api/auth/api-key/get?id=${key.id}&userId=${owner.id}`, { key: admin.key });
@@ -82,8 +86,7 @@ test("remaining: of 64 at once exactly as many succeed as are left", async () =>
 });
 
 test("refill: what is left comes back after the interval, and no more", async () => {
-  const owner = await person("owner", { role: "admin" });
-  const key = await keyOf(owner, { user: ["list"] }, { remaining: 2, refillAmount: 5, refillInterval: 3000 });
+  const { owner, key } = await limited({ remaining: 2, refillAmount: 5, refillInterval: 3000 });
   const born = Date.parse(key.createdAt);
   assert.deepEqual(await burst(key.key), { 200: 2, 429: 62 });
   assert.ok(Date.now() - born < 3000, "this machine is too slow for this test");
@@ -92,8 +95,7 @@ test("refill: what is left comes back after the interval, and no more", async ()
 });
 
 test("rate limit: of 64 at once exactly as many succeed as the window allows", async () => {
-  const owner = await person("owner", { role: "admin" });
-  const key = await keyOf(owner, { user: ["list"] }, { rateLimitEnabled: true, rateLimitMax: 7, rateLimitTimeWindow: 60_000 });
+  const { owner, key } = await limited({ rateLimitEnabled: true, rateLimitMax: 7, rateLimitTimeWindow: 60_000 });
   assert.deepEqual(await burst(key.key), { 200: 7, 429: 57 });
   const refusal = await get("/api/auth/admin/list-users", { key: key.key });
   assert.equal(refusal.body.code, "RATE_LIMITED");
@@ -101,8 +103,7 @@ test("rate limit: of 64 at once exactly as many succeed as the window allows", a
 });
 
 test("rate limit: the window ends, and does not slide with traffic", async () => {
-  const owner = await person("owner", { role: "admin" });
-  const key = await keyOf(owner, { user: ["list"] }, { rateLimitEnabled: true, rateLimitMax: 3, rateLimitTimeWindow: 1500 });
+  const { owner, key } = await limited({ rateLimitEnabled: true, rateLimitMax: 3, rateLimitTimeWindow: 1500 });
   const use = async () => (await get("/api/auth/admin/list-users?limit=1", { key: key.key })).status;
   const begun = Date.now();
   assert.deepEqual([await use(), await use(), await use(), await use()], [200, 200, 200, 429]);
@@ -112,8 +113,7 @@ test("rate limit: the window ends, and does not slide with traffic", async () =>
 });
 
 test("what is refused consumes nothing", async () => {
-  const owner = await person("owner", { role: "admin" });
-  const key = await keyOf(owner, { user: ["list"] }, { remaining: 10, rateLimitEnabled: true, rateLimitMax: 2, rateLimitTimeWindow: 60_000 });
+  const { owner, key } = await limited({ remaining: 10, rateLimitEnabled: true, rateLimitMax: 2, rateLimitTimeWindow: 60_000 });
   assert.deepEqual(await burst(key.key, 20), { 200: 2, 429: 18 });
   const read = await get(`/api/auth/api-key/get?id=${key.id}&userId=${owner.id}`, { key: admin.key });
   assert.equal(read.body.remaining, 8, "the rate limit's refusals used up the quota");

@@ -9,7 +9,7 @@ import { apiKeyClient } from "@better-auth/api-key/client";
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { rm, writeFile } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 
@@ -168,17 +168,17 @@ export async function sessionOf(key) {
 
 const folder = env("POLICIES");
 
-async function revision() {
-  const answer = await get("/readyz");
-  return answer.text;
-}
-
-/** Saves a file of the author's bundle (null removes it), and waits until it is in force. */
+/** Saves a file of the author's bundle (null removes it), and waits until the rules in force are others. */
 export async function save(name, content) {
-  const before = await revision();
-  if (content === null) await rm(join(folder, name));
-  else await writeFile(join(folder, name), content);
-  await eventually(async () => assert.notEqual(await revision(), before, `${name} did not come into force`));
+  const file = join(folder, name);
+  if (content === (await readFile(file, "utf8").catch(() => null))) return;
+  const before = (await get("/readyz")).body.policy.revision;
+  if (content === null) await rm(file);
+  else await writeFile(file, content);
+  await eventually(async () => {
+    const { policy } = (await get("/readyz")).body;
+    assert.ok(policy.current && policy.revision !== before, `${name} did not come into force`);
+  });
 }
 
 export async function eventually(check, ms = 10_000) {

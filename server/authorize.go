@@ -385,7 +385,7 @@ func (w *decisionWriter) text(s string) {
 }
 
 func (w *decisionWriter) member(name string, v any) error {
-	encoded, err := json.Marshal(v, json.Deterministic(true))
+	encoded, err := encode(v)
 	if err != nil {
 		return err
 	}

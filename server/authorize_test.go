@@ -23,7 +23,7 @@ allow if {
 
 deny contains {"code": "frozen", "message": "it is frozen", "until": input.resource.properties.until} if input.resource.properties.frozen
 
-context := {"watermark": true}
+context := {"watermark": true, "copies": 3}
 `)},
 	"data.json": {Data: []byte(`{"roles": {"reader": {"document": ["read"]}, "lister": {"user": ["list"]}}}`)},
 }
@@ -124,7 +124,7 @@ func TestAuthorizeAnswersAboutTheCredentialOnTheRequest(t *testing.T) {
 	}
 	d = decision{}
 	h.do(t, "POST", "/v1/authorize", `{"action":"write","resource":{"type":"document","properties":{"frozen":true,"until":"May"}}}`, "x-api-key: "+adminKey).decode(t, &d)
-	if d.Context["watermark"] != true {
+	if d.Context["watermark"] != true || d.Context["copies"] != 3.0 {
 		t.Errorf("context of the policy: got %v", d.Context)
 	}
 	d = decision{}

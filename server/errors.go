@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
@@ -196,10 +194,10 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 	if p.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(p.retryAfter.Seconds()))))
 	}
-	body, err := json.Marshal(p, json.Deterministic(true))
+	body, err := encode(p)
 	if err != nil { // a policy's reason that is not JSON
 		p.Reasons = nil
-		body, _ = json.Marshal(p)
+		body, _ = encode(p)
 	}
 	w.WriteHeader(p.Status)
 	w.Write(body)

@@ -31,6 +31,7 @@ type house struct {
 	records *audit.Log
 	metrics *server.Metrics
 	log     *bytes.Buffer
+	logger  *slog.Logger
 }
 
 var system = authn.System("test")
@@ -47,6 +48,7 @@ func open(t testing.TB, author fs.FS, change ...func(*server.Options)) *house {
 	}
 	t.Cleanup(func() { db.Close() })
 	h := &house{log: &bytes.Buffer{}, metrics: server.NewMetrics()}
+	h.logger = slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	h.records = audit.NewLog(db, audit.Options{})
 	h.engine = authz.NewEngine(authz.Options{Recorder: h.records})
 	if h.authn, err = authn.New(authn.Options{}, db, h.engine); err != nil {
@@ -57,7 +59,7 @@ func open(t testing.TB, author fs.FS, change ...func(*server.Options)) *house {
 	}
 	o := server.Options{
 		Authn: h.authn, Engine: h.engine, Policies: h.library, Audit: h.records.Reader(),
-		Log:     slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log:     h.logger,
 		Request: request.Options{Secrets: []string{cookieSecret}}, Metrics: h.metrics, Version: "test",
 	}
 	for _, f := range change {
@@ -167,4 +169,11 @@ func (h *house) signIn(t testing.TB, email string) string {
 		t.Fatal(err)
 	}
 	return in.Session.Token.Reveal()
+}
+
+// raw sends a request whose answer need not be as described.
+func (h *house) raw(method, path string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.handler.ServeHTTP(w, httptest.NewRequest(method, path, nil))
+	return w
 }

@@ -30,10 +30,10 @@ func (s *server) me(c *call) error {
 	if err != nil {
 		return unavailable(err)
 	}
-	now := s.Clock()
-	out := me{Principal: subject.Document(now), Permissions: permissions, Own: own}
-	if key := c.caller.Key(); key != nil {
-		out.Limits = limitsOf(key, now)
+	out := me{Principal: subject.Document(s.Clock()), Permissions: permissions, Own: own}
+	// What is left is known where a use was just counted.
+	if subject.Identity().Credential == authz.CredentialAPIKey {
+		out.Limits = limitsOf(c.caller)
 	}
 	return answer(c.w, http.StatusOK, out)
 }
@@ -45,29 +45,31 @@ type limits struct {
 }
 
 type refill struct {
-	Amount   int64     `json:"amount"`
-	Interval int64     `json:"interval"` // milliseconds
-	At       time.Time `json:"at"`       // from when on the next use refills
+	Amount   int64 `json:"amount"`
+	Interval int64 `json:"interval"` // milliseconds
+	At       stamp `json:"at"`       // from when on the next use refills
 }
 
 type rateLimit struct {
 	Max       int64 `json:"max"`
 	Window    int64 `json:"window"` // milliseconds
 	Remaining int64 `json:"remaining"`
+	ResetsAt  stamp `json:"resetsAt"`
 }
 
-// limitsOf tells what is left of k, after this use of it.
-func limitsOf(k *authn.APIKey, now time.Time) *limits {
+// limitsOf tells what is left of the caller's key, after this use of it.
+func limitsOf(caller authn.Principal) *limits {
+	k := caller.Key()
 	l := &limits{Remaining: k.Remaining}
 	if k.Remaining != nil && k.RefillAmount != nil && k.RefillInterval != nil {
 		since := k.CreatedAt
 		if k.LastRefillAt != nil {
 			since = *k.LastRefillAt
 		}
-		l.Refill = &refill{*k.RefillAmount, *k.RefillInterval, since.Add(milliseconds(*k.RefillInterval)).UTC()}
+		l.Refill = &refill{*k.RefillAmount, *k.RefillInterval, stamp(since.Add(milliseconds(*k.RefillInterval)))}
 	}
-	if k.RateLimitEnabled && k.RateLimitMax != nil && k.RateLimitTimeWindow != nil {
-		l.RateLimit = &rateLimit{Max: *k.RateLimitMax, Window: *k.RateLimitTimeWindow, Remaining: max(0, *k.RateLimitMax-k.RequestCount)}
+	if ends := caller.WindowEnds(); !ends.IsZero() {
+		l.RateLimit = &rateLimit{*k.RateLimitMax, *k.RateLimitTimeWindow, max(0, *k.RateLimitMax-k.RequestCount), stamp(ends)}
 	}
 	return l
 }

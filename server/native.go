@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	stdjson "encoding/json"
 	"net/http"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
@@ -44,7 +46,7 @@ func (s *server) native(method, pattern string, h func(*call) error) {
 var noStore = []string{"no-store"}
 
 // stands makes d the decision that the answer's header names.
-func (c *call) stands(d authz.Decision) { c.w.(*exchange).decision = d.ID }
+func (c *call) stands(d authz.Decision) { c.w.(*request.Exchange).Stands(d) }
 
 // authenticate finds out who calls.
 func (s *server) authenticate(c *call) error {
@@ -81,7 +83,7 @@ func (s *server) ask(c *call, action string, resource authz.Resource) error {
 
 // answer writes v as JSON.
 func answer(w http.ResponseWriter, status int, v any) error {
-	body, err := json.Marshal(v, json.Deterministic(true))
+	body, err := encode(v)
 	if err != nil {
 		return err
 	}
@@ -90,5 +92,15 @@ func answer(w http.ResponseWriter, status int, v any) error {
 	w.Write(body)
 	return nil
 }
+
+// encode is json.Marshal in a fixed order. Numbers that came out of a policy or a
+// record as text (encoding/json's Number) stay numbers.
+func encode(v any) ([]byte, error) {
+	return json.Marshal(v, json.Deterministic(true), json.WithMarshalers(numbers))
+}
+
+var numbers = json.MarshalToFunc(func(e *jsontext.Encoder, n stdjson.Number) error {
+	return e.WriteValue(jsontext.Value(n))
+})
 
 var jsonType = []string{"application/json"}

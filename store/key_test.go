@@ -2,12 +2,11 @@ package store
 
 import (
 	"encoding/json"
-	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
 )
@@ -165,24 +164,20 @@ func TestUsesAreCountedExactlyHoweverManyAtOnce(t *testing.T) {
 				limit(&k)
 				mustCreateKey(t, db, k)
 				var wg sync.WaitGroup
-				var mu sync.Mutex
-				accepted := 0
+				var accepted atomic.Int64
 				for range 64 {
 					wg.Go(func() {
 						s, err := db.SpendKey(t.Context(), "k1", base)
 						if err != nil {
 							t.Errorf("spend: %v", err)
-						}
-						mu.Lock()
-						defer mu.Unlock()
-						if s.Refused == nil {
-							accepted++
+						} else if s.Refused == nil {
+							accepted.Add(1)
 						}
 					})
 				}
 				wg.Wait()
-				if accepted != 10 {
-					t.Errorf("got %d accepted uses, want exactly 10", accepted)
+				if accepted.Load() != 10 {
+					t.Errorf("got %d accepted uses, want exactly 10", accepted.Load())
 				}
 				got, err := db.Key(t.Context(), "k1")
 				must(t, err)
@@ -192,6 +187,34 @@ func TestUsesAreCountedExactlyHoweverManyAtOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestUsesAreCountedExactlyByManyProcesses(t *testing.T) {
+	eachEmpty(t, func(t *testing.T, dsn string) {
+		if dsn == "sqlite::memory:" {
+			return // is never shared
+		}
+		dbs := []*DB{open(t, dsn), open(t, dsn), open(t, dsn)}
+		k := keyOf("u1", "k1")
+		k.RateLimitMax, k.RateLimitTimeWindow = ptr(int64(10)), ptr(int64(60000))
+		mustCreateKey(t, dbs[0], k)
+		var wg sync.WaitGroup
+		var accepted atomic.Int64
+		for i := range 48 {
+			wg.Go(func() {
+				s, err := dbs[i%len(dbs)].SpendKey(t.Context(), "k1", base)
+				if err != nil {
+					t.Errorf("spend: %v", err)
+				} else if s.Refused == nil {
+					accepted.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if accepted.Load() != 10 {
+			t.Errorf("got %d accepted uses, want exactly 10", accepted.Load())
+		}
+	})
 }
 
 func TestRateWindowBeginsWithTheFirstUseAndDoesNotSlide(t *testing.T) {
@@ -309,7 +332,7 @@ func TestTouchNeverMovesTimeBack(t *testing.T) {
 func TestRowsOfOthersAreReadByTheirConventions(t *testing.T) {
 	eachDialect(t, func(t *testing.T, db *DB) {
 		ctx := t.Context()
-		exec(t, db, `INSERT INTO "user" ("id", "name", "email", "emailVerified", "createdAt", "updatedAt")
+		execSQL(t, db, `INSERT INTO "user" ("id", "name", "email", "emailVerified", "createdAt", "updatedAt")
 			VALUES ('u1', 'n', 'e', FALSE, '2024-02-01T00:00:00Z', '2024-02-01 00:00:00')`)
 		u, err := db.User(ctx, "u1")
 		must(t, err)
@@ -324,8 +347,8 @@ func TestRowsOfOthersAreReadByTheirConventions(t *testing.T) {
 			{`'{"user":["list"]}'`, `'"null"'`, `{user:["list" ] }`, ""},
 			{`'{}'`, `'"just text"'`, `{}`, `"just text"`},
 		} {
-			exec(t, db, `DELETE FROM apikey`)
-			exec(t, db, `INSERT INTO apikey ("id", "configId", "referenceId", "key", "createdAt", "updatedAt", "permissions", "metadata")
+			execSQL(t, db, `DELETE FROM apikey`)
+			execSQL(t, db, `INSERT INTO apikey ("id", "configId", "referenceId", "key", "createdAt", "updatedAt", "permissions", "metadata")
 				VALUES ('k1', 'default', 'u1', 'd', '2024-02-01T00:00:00Z', '2024-02-01T00:00:00.000Z', `+c.permissions+`, `+c.metadata+`)`)
 			k, _, _, err := db.KeyByDigest(ctx, "d")
 			must(t, err)
@@ -339,7 +362,7 @@ func TestRowsOfOthersAreReadByTheirConventions(t *testing.T) {
 				t.Errorf("metadata %s: got %s, want %s", c.metadata, k.Metadata, c.wantMeta)
 			}
 		}
-		exec(t, db, `UPDATE apikey SET metadata = '{broken'`)
+		execSQL(t, db, `UPDATE apikey SET metadata = '{broken'`)
 		if _, err := db.Key(ctx, "k1"); err == nil {
 			t.Error("metadata that cannot be read was taken for none")
 		}
@@ -354,10 +377,27 @@ func TestUpdateWithBadJSONIsInvalid(t *testing.T) {
 	})
 }
 
-func TestServiceAccountWithoutEventsIsNoError(t *testing.T) {
-	eachDialect(t, func(t *testing.T, db *DB) {
-		if err := errors.Join(db.CreateServiceAccount(t.Context(), someone("u1"), nil, []audit.Event{})); err != nil {
-			t.Error(err)
-		}
-	})
+// SQLite keeps what it is given: a number is less than any text, and would be
+// long ago.
+func TestKeyWithAnEndInMillisecondsIsNotTakenForExpired(t *testing.T) {
+	for name, spelled := range map[string]string{
+		"number": "1893456000000", "seconds": "'2030-01-01T00:00:00Z'", "space": "'2030-01-01 00:00:00'",
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := open(t, "sqlite::memory:")
+			mustCreateKey(t, db, keyOf("u1", "k1"))
+			execSQL(t, db, `UPDATE apikey SET "expiresAt" = `+spelled)
+			k, err := db.Key(t.Context(), "k1")
+			must(t, err)
+			if want := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC); k.ExpiresAt == nil || !k.ExpiresAt.Equal(want) {
+				t.Errorf("got %v, want %v", k.ExpiresAt, want)
+			}
+			if n, err := db.DeleteKeysExpiredBefore(t.Context(), time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), event("e")); n != 0 || err != nil {
+				t.Errorf("deleted %d, %v", n, err)
+			}
+			if n, err := db.DeleteKeysExpiredBefore(t.Context(), time.Date(2030, 1, 1, 0, 0, 1, 0, time.UTC), event("e")); n != 1 || err != nil {
+				t.Errorf("a second later: deleted %d, %v", n, err)
+			}
+		})
+	}
 }

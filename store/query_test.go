@@ -21,17 +21,11 @@ func TestUserQueries(t *testing.T) {
 			u.UpdatedAt = u.CreatedAt
 			mustCreateUser(t, db, u)
 		}
-		exec(t, db, `UPDATE "user" SET "banned" = NULL WHERE "id" = 'z'`)
+		execSQL(t, db, `UPDATE "user" SET "banned" = NULL WHERE "id" = 'z'`)
 		f := func(field, op string, values ...string) authn.UserQuery {
 			return authn.UserQuery{Filter: &authn.UserFilter{Field: field, Operator: op, Values: values}}
 		}
 		second := base.Add(time.Hour).Format(time.RFC3339Nano)
-		like := func(folded, exact string) string {
-			if db.dialect.name == "sqlite" {
-				return folded
-			}
-			return exact
-		}
 		for _, c := range []struct {
 			name string
 			q    authn.UserQuery
@@ -40,9 +34,9 @@ func TestUserQueries(t *testing.T) {
 			{"all, as they came", authn.UserQuery{}, "z b a 3"},
 			{"search email by default", authn.UserQuery{SearchValue: "one.test"}, "z a 2"},
 			{"search name, start", authn.UserQuery{SearchField: "name", SearchOperator: "starts_with", SearchValue: "Zo"}, "z 1"},
-			{"search name, end", authn.UserQuery{SearchField: "name", SearchOperator: "ends_with", SearchValue: "Lee"}, like("z a 2", "z 1")},
-			{"letter case", authn.UserQuery{SearchField: "name", SearchValue: "LEE"}, like("z a 2", "0")},
-			{"wildcards stay wildcards", authn.UserQuery{SearchValue: "o%t"}, like("z b a 3", "z b a 3")},
+			{"search name, end", authn.UserQuery{SearchField: "name", SearchOperator: "ends_with", SearchValue: "Lee"}, "z 1"},
+			{"letter case", authn.UserQuery{SearchField: "name", SearchValue: "LEE"}, "0"},
+			{"wildcards stay wildcards", authn.UserQuery{SearchValue: "o%t"}, "z b a 3"},
 			{"search and filter", authn.UserQuery{SearchValue: "one", Filter: &authn.UserFilter{Field: "role", Operator: "eq", Values: []string{"admin"}}}, "z 1"},
 			{"operator eq by default", f("id", "", "b"), "b 1"},
 			{"eq", f("role", "eq", "user"), "b 1"},

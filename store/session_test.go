@@ -50,7 +50,7 @@ func TestSessionWhoseKeyIsGoneIsNotFound(t *testing.T) {
 		s := sessionOf("u1", "s1")
 		s.KeyID, s.KeyDigest = "k1", "digest-k1"
 		mustCreateSession(t, db, s)
-		exec(t, db, `DELETE FROM apikey`)
+		execSQL(t, db, `DELETE FROM apikey`)
 		_, _, _, err := db.SessionByToken(t.Context(), s.Token)
 		wantErr(t, "got", err, authn.ErrNotFound)
 	})

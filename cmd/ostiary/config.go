@@ -35,6 +35,8 @@ type config struct {
 	BaseURL    string   `key:"base_url" env:"BETTER_AUTH_URL" help:"URL that browsers know the service by; empty for http:// and the listen address"`
 	Policies   string   `key:"policies" help:"folder of the bundle that is added to the built-in one, reloaded when its files change"`
 
+	BasePath       string   `key:"base_path" help:"path of the Better Auth API"`
+	RateLimit      bool     `key:"rate_limit" help:"bound requests to the Better Auth API per client address and path, as it does in production"`
 	TrustedOrigins []string `key:"trusted_origins" env:"BETTER_AUTH_TRUSTED_ORIGINS" help:"origins, beside the base URL's, whose pages may use cookies here; * and ? match"`
 	TrustedProxies []string `key:"trusted_proxies" help:"addresses or networks of proxies whose word on the client's address counts"`
 	AddressHeaders []string `key:"address_headers" help:"headers that carry the client's address"`
@@ -43,6 +45,10 @@ type config struct {
 	Cookies struct {
 		Prefix string `key:"prefix" help:"first part of cookie names"`
 		Secure string `key:"secure" help:"true, false, or auto: as the base URL is https"`
+		Domain string `key:"domain" help:"domain whose hosts share the cookies; empty for the host alone"`
+		// Written for applications that read it; never believed here.
+		Cache     bool          `key:"cache" help:"write the session_data cookie for applications that read it"`
+		CacheLife time.Duration `key:"cache_life" help:"life of that cookie"`
 	} `key:"cookies"`
 
 	Session struct {
@@ -87,6 +93,7 @@ type config struct {
 		NameMax            int           `key:"name_max" help:"longest name"`
 		PrefixMin          int           `key:"prefix_min" help:"shortest prefix that can be asked for"`
 		PrefixMax          int           `key:"prefix_max" help:"longest prefix that can be asked for"`
+		Length             int           `key:"length" help:"shortest key that is looked at; a key with another prefix than ours has so many random characters"`
 		StartLength        int           `key:"start_length" help:"characters of a key that lists show"`
 		DefaultLife        time.Duration `key:"default_life" help:"life of a key that asks for none; 0s is for ever"`
 		MinLife            time.Duration `key:"min_life" help:"shortest life that can be asked for"`
@@ -138,6 +145,8 @@ func defaults() config {
 	c.KeyHeaders = []string{"x-api-key"}
 	c.Cookies.Prefix = "better-auth"
 	c.Cookies.Secure = "auto"
+	c.Cookies.CacheLife = 5 * time.Minute
+	c.BasePath = "/api/auth"
 	c.Session.Life = 7 * day
 	c.Session.UpdateAge = day
 	c.Session.FreshAge = day
@@ -156,6 +165,7 @@ func defaults() config {
 	c.Keys.Prefix = "ost_"
 	c.Keys.NameMin, c.Keys.NameMax = 1, 32
 	c.Keys.PrefixMin, c.Keys.PrefixMax = 1, 32
+	c.Keys.Length = 64
 	c.Keys.StartLength = 6
 	c.Keys.MinLife, c.Keys.MaxLife = day, 365*day
 	c.Keys.Metadata = true

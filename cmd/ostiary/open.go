@@ -114,6 +114,9 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 	if len(grants) == 0 {
 		grants = nil
 	}
+	if c.Keys.RateLimitMax == 0 {
+		c.Keys.RateLimitWindow = 0 // that of no limit
+	}
 	// Patterns are Better Auth's; elsewhere an origin is written out.
 	origins := slices.DeleteFunc(slices.Clone(c.TrustedOrigins), func(o string) bool { return strings.ContainsAny(o, "*?") })
 
@@ -140,7 +143,20 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 			MaxBody:        int64(c.Limits.Body),
 			MaxDepth:       c.Limits.Depth,
 		},
-		Auth: betterauth.Options{},
+		Auth: betterauth.Options{
+			BasePath:        c.BasePath,
+			BaseURL:         baseURL,
+			TrustedOrigins:  c.TrustedOrigins,
+			CookieDomain:    c.Cookies.Domain,
+			SessionLife:     c.Session.Life,
+			CookieCache:     c.Cookies.Cache,
+			CookieCacheLife: c.Cookies.CacheLife,
+			RateLimit:       c.RateLimit,
+			ChangeEmail:     c.ChangeEmail,
+			DeleteUser:      c.DeleteUser,
+			BannedMessage:   c.Ban.Message,
+			MinKeyLength:    c.Keys.Length,
+		},
 		Authn: authn.Options{
 			SessionLife:          c.Session.Life,
 			SessionUpdateAge:     c.Session.UpdateAge,
@@ -174,6 +190,7 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 				NameMax:            c.Keys.NameMax,
 				PrefixMin:          c.Keys.PrefixMin,
 				PrefixMax:          c.Keys.PrefixMax,
+				Length:             c.Keys.Length,
 				StartLength:        c.Keys.StartLength,
 				DefaultLife:        c.Keys.DefaultLife,
 				MinLife:            c.Keys.MinLife,

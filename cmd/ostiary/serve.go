@@ -75,15 +75,15 @@ func serve(cmd *cobra.Command, first bool) (err error) {
 		}
 	}
 
-	ended := make(chan error, len(servers))
-	for i, s := range servers {
-		go func() { ended <- s.Serve(listeners[i]) }()
-	}
 	attrs := []any{"address", ln.Addr().String(), "url", baseURL, "version", version(), "policy", o.Policies().Status().Revision}
 	if len(listeners) > 1 {
 		attrs = append(attrs, "metrics", listeners[1].Addr().String())
 	}
 	log.Info("listening", attrs...)
+	ended := make(chan error, len(servers))
+	for i, s := range servers {
+		go func() { ended <- s.Serve(listeners[i]) }()
+	}
 
 	select {
 	case err := <-ended:

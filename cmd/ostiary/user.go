@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/ostiary/ostiary"
 	"github.com/ostiary/ostiary/authn"
@@ -85,7 +86,7 @@ func userList() *cobra.Command {
 			for _, u := range users {
 				state := "active"
 				switch {
-				case u.Banned:
+				case u.BannedAt(time.Now()):
 					state = "banned"
 				case u.ServiceAccount:
 					state = "service account"
@@ -167,6 +168,9 @@ func onUser(use, short string, names []string, do func(cmd *cobra.Command, s *au
 			}
 			if do != nil {
 				if u, err = do(cmd, o.Authn(), u, args); err != nil {
+					if _, ok := errors.AsType[*usageError](err); ok {
+						return err
+					}
 					return fmt.Errorf("%s %s: %w", cmd.Name(), args[0], err)
 				}
 				if !asJSON {
@@ -198,7 +202,7 @@ func userText(u authn.User) string {
 	if u.ServiceAccount {
 		fmt.Fprintf(w, "service account\tyes\n")
 	}
-	if u.Banned {
+	if u.BannedAt(time.Now()) {
 		until := "for ever"
 		if u.BanExpires != nil {
 			until = "until " + at(*u.BanExpires)

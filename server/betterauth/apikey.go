@@ -54,7 +54,9 @@ func (s *surface) keyRoutes() []route {
 		// Ours.
 		{method: "POST", path: "/api-key/rotate", needs: errUnauthorizedSession, handle: rotateKey,
 			body: schema{config, keyID, userID, {"overlap", optionally(atLeast(0))}}},
-		{method: "POST", path: "/sign-in/api-key", login: true, handle: signInKey},
+		// Machines that exchange their key send no Origin, so none is asked for;
+		// but one that is sent has to be good.
+		{method: "POST", path: "/sign-in/api-key", handle: signInKey},
 	}
 }
 
@@ -139,19 +141,10 @@ func (c *call) foreign(owner string, err error) error {
 	return err
 }
 
-// hidden makes a key that the caller has no role to deal with look like none.
-func hidden(err error) error {
-	var d *authz.DeniedError
-	if errors.As(err, &d) && d.Has(codeRoleMissing) {
-		return errKeyNotFound
-	}
-	return err
-}
-
 func getKey(c *call) (any, error) {
 	key, err := c.s.auth.Key(c.ctx, c.caller, c.query.text("id"))
 	if err != nil {
-		return nil, hidden(err)
+		return nil, err
 	}
 	if owner := c.query.text("userId"); owner != "" && owner != key.OwnerID || !rightConfig(c.query, key) {
 		return nil, errKeyNotFound
@@ -247,7 +240,7 @@ func updateKey(c *call) (any, error) {
 		return nil, refuse(400, "NO_VALUES_TO_UPDATE", "No values to update.")
 	}
 	if err != nil {
-		return nil, hidden(c.foreign(change.OwnerID, err))
+		return nil, c.foreign(change.OwnerID, err)
 	}
 	return newKeyObject(key, ""), nil
 }
@@ -257,7 +250,7 @@ func deleteKey(c *call) (any, error) {
 		return nil, err
 	}
 	if err := c.s.auth.DeleteKey(c.ctx, c.caller, c.body.text("keyId")); err != nil {
-		return nil, hidden(err)
+		return nil, err
 	}
 	return successObject{true}, nil
 }
@@ -270,7 +263,7 @@ func (c *call) ofUser() error {
 	}
 	key, err := c.s.auth.Key(c.ctx, c.caller, c.body.text("keyId"))
 	if err != nil {
-		return hidden(err)
+		return err
 	}
 	if key.OwnerID != owner.coerced() {
 		return errKeyNotFound
@@ -286,7 +279,7 @@ func rotateKey(c *call) (any, error) {
 	overlap := secondsDuration(c.body["overlap"].number())
 	key, secret, err := c.s.auth.RotateKey(c.ctx, c.caller, c.body.text("keyId"), overlap)
 	if err != nil {
-		return nil, hidden(err)
+		return nil, err
 	}
 	return newKeyObject(key, secret), nil
 }
@@ -294,6 +287,11 @@ func rotateKey(c *call) (any, error) {
 // signInKey exchanges an API key, from the key header or the body, for a
 // session.
 func signInKey(c *call) (any, error) {
+	if c.r.Header.Get("Origin") != "" {
+		if err := c.requireOrigin(); err != nil {
+			return nil, err
+		}
+	}
 	cred, place, err := c.s.rd.Credential(c.r)
 	if place == request.InCookie {
 		cred, err = authn.Credential{}, nil // a sign-in does not care who was signed in

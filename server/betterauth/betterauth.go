@@ -80,7 +80,7 @@ func New(o Options, rd *request.Reader, auth *authn.Service, engine authz.Decide
 			s.routes[routes[i].method+" "+routes[i].path] = &routes[i]
 		}
 	}
-	return &handler{rd.Noted(s), s.routes}, nil
+	return &handler{s, s.routes}, nil
 }
 
 // handler is what New returns: a surface, and what it routes.
@@ -127,7 +127,6 @@ type call struct {
 	route *route
 	ctx   context.Context
 
-	sent   bool    // there is a body
 	body   members // of an object body
 	whole  value   // the whole body
 	query  members
@@ -150,7 +149,7 @@ func (s *surface) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rt = nil
 	}
 	if s.limiter != nil {
-		if wait, ok := s.limiter.take(s.client(r), path, rt != nil, time.Now()); !ok {
+		if wait, ok := s.limiter.take(cmp.Or(s.rd.Address(r), s.rd.Client(r)), path, rt != nil, time.Now()); !ok {
 			w.Header().Set("X-Retry-After", wait)
 			writeJSON(w, http.StatusTooManyRequests, errTooManyRequests)
 			return
@@ -163,19 +162,6 @@ func (s *surface) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{s: s, w: w, r: r, route: rt, ctx: r.Context()}
 	out, err := c.run()
 	c.answer(out, err)
-}
-
-// client names who a request is counted for: the socket's address where no
-// header tells a better one.
-func (s *surface) client(r *http.Request) string {
-	if a := s.rd.Address(r); a != "" {
-		return a
-	}
-	host, _, _ := strings.Cut(r.RemoteAddr, "]")
-	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasPrefix(host, "[") {
-		host = host[:i]
-	}
-	return host
 }
 
 func (c *call) run() (any, error) {

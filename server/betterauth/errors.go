@@ -148,14 +148,19 @@ var denials = map[string]*apiError{
 const (
 	codeRoleMissing = "role_missing"
 	codeNotFresh    = "session_not_fresh"
+	codeEscalation  = "escalation"
 )
 
 // denied words a decision.
 func denied(d *authz.DeniedError) *apiError {
+	permission := d.Resource.Permission(d.Action)
 	if d.Has(codeRoleMissing) {
-		if e := denials[d.Resource.Permission(d.Action)]; e != nil {
+		if e := denials[permission]; e != nil {
 			return e
 		}
+	}
+	if permission == "user:create" && len(d.Decision.Reasons) == 1 && d.Has(codeEscalation) {
+		return denials["user:set-role"] // which is what would permit it
 	}
 	if d.Has(codeNotFresh) {
 		return wordsFor(authn.ErrNotFresh)
@@ -222,6 +227,10 @@ func (c *call) word(err error) *apiError {
 		case "username":
 			return c.word(authn.ErrUsernameTaken)
 		}
+	}
+	var bad *authn.InvalidError
+	if errors.As(err, &bad) {
+		return invalid("[body." + bad.Field + "] " + bad.Reason)
 	}
 	if errors.Is(err, authn.ErrUserBanned) {
 		return refuse(403, "BANNED_USER", c.s.o.BannedMessage)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/ostiary/ostiary/authn"
 )
 
 // value is a JSON text, or nil for what JavaScript calls undefined.
@@ -213,15 +215,11 @@ func atLeast(n int) check {
 	}
 }
 
-// emailSyntax is what Better Auth accepts, but for an apostrophe at the end of
-// the local part.
-var emailSyntax = regexp.MustCompile(`^[A-Za-z0-9_'+-]+(?:\.[A-Za-z0-9_'+-]+)*@[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9][A-Za-z0-9-]*)*\.[A-Za-z]{2,}$`)
-
 func isEmail(v value) []issue {
 	if is := isText(v); is != nil {
 		return is
 	}
-	if s := v.text(); !emailSyntax.MatchString(s) || strings.Contains(s, "'@") {
+	if !authn.ValidEmail(v.text()) {
 		return wrong("Invalid email address")
 	}
 	return nil
