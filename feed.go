@@ -2,24 +2,32 @@ package ostiary
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
-	"sync/atomic"
+	"sync"
 	"time"
 
+	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/store"
 )
 
 // feed carries the changes that others make to what is remembered here. It is
 // the only reader of the table changes.
+//
+// Each look that is completed renews a lease. When it has run out, nothing
+// that is remembered is used: that bounds how long a credential that was
+// revoked elsewhere can live here, whatever becomes of the feed.
 type feed struct {
-	db     *store.DB
-	forget func(kind, id string)
-	lease  time.Duration
-	log    *slog.Logger
+	db    *store.DB
+	authn *authn.Service
+	lease time.Duration
+	clock func() time.Time
+	log   *slog.Logger
 
+	mu     sync.Mutex         // one look at a time
 	last   int64              // the highest sequence number seen
 	seen   map[int64]struct{} // those within overlap of last
-	looked atomic.Int64       // when the last look was completed, in Unix nanoseconds
+	looked time.Time          // when the last completed look began
 }
 
 // overlap is how far back each look begins: sequence numbers are given when a
@@ -37,7 +45,7 @@ func (f *feed) begin(ctx context.Context) error {
 		return err
 	}
 	f.last, f.seen = last, map[int64]struct{}{}
-	f.looked.Store(time.Now().UnixNano())
+	f.renew(f.clock())
 	return nil
 }
 
@@ -60,20 +68,24 @@ func (f *feed) run(ctx context.Context) {
 
 // look reads what changed and has it forgotten.
 func (f *feed) look(ctx context.Context) error {
-	begun := time.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	// The lease runs from before the read: what is committed after it is not
+	// in the answer.
+	begun := f.clock()
 	changes, err := f.db.Changes(ctx, max(0, f.last-overlap), most)
 	if err != nil {
 		return err
 	}
-	if len(changes) == most || begun.Sub(time.Unix(0, f.looked.Load())) > f.lease {
+	if len(changes) == most || begun.Sub(f.looked) > f.lease {
 		// After a gap nothing that is remembered can be trusted.
-		f.forget("", "")
+		f.authn.Forget("", "")
 	}
 	for _, c := range changes {
 		if _, again := f.seen[c.Seq]; again || c.Seq <= f.last-overlap {
 			continue
 		}
-		f.forget(c.Kind, c.ID)
+		f.authn.Forget(c.Kind, c.ID)
 		f.seen[c.Seq] = struct{}{}
 		f.last = max(f.last, c.Seq)
 	}
@@ -82,6 +94,45 @@ func (f *feed) look(ctx context.Context) error {
 			delete(f.seen, seq)
 		}
 	}
-	f.looked.Store(begun.UnixNano())
+	f.renew(begun)
 	return nil
+}
+
+func (f *feed) renew(begun time.Time) {
+	f.looked = begun
+	f.authn.TrustUntil(begun.Add(f.lease))
+}
+
+// age is how long ago the last completed look began.
+func (f *feed) age() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.clock().Sub(f.looked)
+}
+
+// reach returns once the changes up to revision are known here, or with an
+// error that is authn.ErrUnavailable if that takes longer than the lease.
+func (f *feed) reach(ctx context.Context, revision int64) error {
+	ctx, cancel := context.WithTimeout(ctx, f.lease)
+	defer cancel()
+	for !f.knows(revision) {
+		if err := f.look(ctx); err != nil {
+			return fmt.Errorf("%w: revision %d: %w", authn.ErrUnavailable, revision, err)
+		}
+		if f.knows(revision) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: revision %d is not known here", authn.ErrUnavailable, revision)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+func (f *feed) knows(revision int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last >= revision
 }

@@ -13,7 +13,7 @@ import (
 // principal is anonymous and there is no error; a credential that is not good
 // is an error (see [authn.Service.Authenticate]), never quietly anonymous.
 func (i *Ostiary) Authenticate(r *http.Request) (authn.Principal, error) {
-	c, err := i.reader.Credential(r)
+	c, _, err := i.reader.Credential(r)
 	if err != nil {
 		return authn.Principal{}, err
 	}
@@ -30,13 +30,13 @@ func (i *Ostiary) Authenticate(r *http.Request) (authn.Principal, error) {
 func (i *Ostiary) Require(action string, resource func(*http.Request) authz.Resource) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			x, ctx := i.reader.Begin(w, r, nil)
+			defer x.End()
 			caller, err := i.Authenticate(r)
 			if err != nil {
-				server.WriteError(w, err, caller)
+				server.WriteError(x, err, caller)
 				return
 			}
-			facts := i.reader.Facts(r)
-			ctx := authz.WithFacts(r.Context(), &facts)
 			target := resource(r)
 			d, err := i.engine.Decide(ctx, authz.Request{
 				Subject: caller.Subject(), Action: authz.Action{Name: action}, Resource: target,
@@ -45,10 +45,10 @@ func (i *Ostiary) Require(action string, resource func(*http.Request) authz.Reso
 				err = &authz.DeniedError{Action: action, Resource: target, Decision: d}
 			}
 			if err != nil {
-				server.WriteError(w, err, caller)
+				server.WriteError(x, err, caller)
 				return
 			}
-			next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, principalKey{}, caller)))
+			next.ServeHTTP(x, r.WithContext(context.WithValue(ctx, principalKey{}, caller)))
 		})
 	}
 }

@@ -150,14 +150,15 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 		mistakes = append(mistakes, failed)
 	}
 	o.Request.Secrets = o.Secrets
-	if i.reader, failed = request.NewReader(o.Request); failed != nil {
+	if i.reader, failed = request.New(o.Request); failed != nil {
 		mistakes = append(mistakes, failed)
 	}
 	if err := errors.Join(mistakes...); err != nil {
 		return nil, err
 	}
-	i.feed = &feed{db: i.db, forget: i.authn.Forget, lease: o.Lease, log: o.Log}
+	i.feed = &feed{db: i.db, authn: i.authn, lease: o.Lease, clock: o.Clock, log: o.Log}
 	i.metrics = server.NewMetrics()
+	i.metrics.Audit(i.log.Lost, i.log.Waiting)
 	if i.handler, err = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
 		Ready: i.Ready, Version: o.Version, Request: o.Request, Auth: o.Auth, Origins: o.Origins,

@@ -9,7 +9,6 @@ import (
 	"strings"
 )
 
-
 // secretBeside returns the secret kept in path, and makes one if there is no
 // such file. Of two processes that start at once, both get the same one.
 //

@@ -88,14 +88,14 @@ func (s *Service) checkOwnPassword(ctx context.Context, u *User, password Secret
 	if _, err := s.store.Password(ctx, u.ID); errors.Is(err, ErrNotFound) {
 		return none
 	}
-	return s.checkLogin(ctx, u.ID, password, "id:"+u.ID, d.IPAddress)
+	return s.checkLogin(ctx, u.ID, password, "id:"+u.ID, address(ctx, d))
 }
 
 // ChangeEmail: user:change-email. A taken address is silently left alone. The
 // new one counts as not verified.
 func (s *Service) ChangeEmail(ctx context.Context, caller Principal, email string) (User, error) {
 	email = strings.ToLower(email)
-	if !validEmail(email) {
+	if !ValidEmail(email) {
 		return User{}, ErrBadEmail
 	}
 	u, decision, err := s.own(ctx, caller, "change-email", nil)

@@ -101,13 +101,17 @@ func checksum(text string) string {
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// newSecret makes the secret of a key with this prefix.
+// newSecret makes the secret of a key with this prefix. Without one it is what
+// Better Auth makes: letters alone.
 func (s *Service) newSecret(prefix string) Secret {
+	if prefix == "" {
+		return Secret(randomText(max(entropyLength+2, s.o.Keys.Length), letters[:52]))
+	}
 	n := max(entropyLength, secretLength-len(prefix)-checksumLength)
 	if !looksOurs(prefix) {
 		n = max(n, s.o.Keys.Length-checksumLength)
 	}
-	body := prefix + randomText(n)
+	body := prefix + randomText(n, letters)
 	return Secret(body + checksum(body))
 }
 
@@ -557,6 +561,39 @@ type Verification struct {
 
 // ErrInsufficient reports that a key, or its owner, lacks a permission asked about.
 var ErrInsufficient = errors.New("insufficient permissions")
+
+// verdicts are the codes of verification. What is not in the list is not
+// about the key.
+var verdicts = []struct {
+	err  error
+	code string
+}{
+	{ErrKeyDisabled, "DISABLED"},
+	{ErrKeyExpired, "EXPIRED"},
+	{ErrKeySuperseded, "SUPERSEDED"},
+	{ErrOwnerBanned, "OWNER_BANNED"},
+	{ErrRateLimited, "RATE_LIMITED"},
+	{ErrUsageExceeded, "USAGE_EXCEEDED"},
+	{ErrInsufficient, "INSUFFICIENT_PERMISSIONS"},
+	// A key whose owner is gone opens nothing and belongs to nobody.
+	{ErrOwnerMissing, "NOT_FOUND"},
+	{ErrBadCredential, "NOT_FOUND"},
+}
+
+// Code is the verdict in a word: VALID, NOT_FOUND, DISABLED, EXPIRED,
+// SUPERSEDED, OWNER_BANNED, RATE_LIMITED, USAGE_EXCEEDED or
+// INSUFFICIENT_PERMISSIONS; "" if Err is not about the key.
+func (v Verification) Code() string {
+	if v.Err == nil {
+		return "VALID"
+	}
+	for _, verdict := range verdicts {
+		if errors.Is(v.Err, verdict.err) {
+			return verdict.code
+		}
+	}
+	return ""
+}
 
 // VerifyKey: apiKey:verify. It counts a use, as presenting the key would,
 // unless the permissions asked about are missing.

@@ -2,6 +2,7 @@ package authn
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ type cache struct {
 	entries *otter.Cache[digest, *entry] // nil: nothing is remembered
 	ttl     time.Duration
 	flight  singleflight.Group
+	trusted atomic.Int64 // until when what is remembered may be used, in Unix nanoseconds
 
 	forgets atomic.Uint64 // how many there were; written under mu
 	mu      sync.Mutex
@@ -37,6 +39,7 @@ type entry struct {
 
 func newCache(size int, ttl time.Duration) *cache {
 	c := &cache{ttl: ttl, index: map[ref]map[*entry]struct{}{}}
+	c.trusted.Store(math.MaxInt64)
 	if size > 0 {
 		c.entries = otter.Must(&otter.Options[digest, *entry]{
 			MaximumSize: size,
@@ -54,7 +57,7 @@ func newCache(size int, ttl time.Duration) *cache {
 func (c *cache) generation() uint64 { return c.forgets.Load() }
 
 func (c *cache) get(d digest, now time.Time) *principal {
-	if c.entries == nil {
+	if c.entries == nil || now.UnixNano() >= c.trusted.Load() {
 		return nil
 	}
 	e, ok := c.entries.GetIfPresent(d)

@@ -71,6 +71,13 @@ func (s *Service) Authenticate(ctx context.Context, c Credential) (Principal, er
 // "session" or "key"; an empty id means all of the kind, an empty kind everything.
 func (s *Service) Forget(kind, id string) { s.cache.forget(kind, id) }
 
+// TrustUntil bounds the use of what is remembered: from t on, by the service's
+// clock, each request reads the store, until a later call moves the bound. A
+// program that carries the changes of others to Forget calls it after each
+// time that it has, so that a feed that stopped can't keep a revoked
+// credential alive. Without a call there is no bound but the cache's own.
+func (s *Service) TrustUntil(t time.Time) { s.cache.trusted.Store(t.UnixNano()) }
+
 // lookup finds the principal behind a secret, in memory or in the store. With
 // a key error it returns the principal too; nothing is counted.
 func (s *Service) lookup(ctx context.Context, kind Kind, secret string) (*principal, error) {
@@ -161,6 +168,13 @@ func (s *Service) loadSession(ctx context.Context, token string) (*principal, er
 		return nil, fmt.Errorf("find session: %w", err)
 	case !sameText(string(sess.Token), token): // a collation that folds case must not open doors
 		return nil, ErrBadCredential
+	case !sess.ExpiresAt.After(s.o.Clock()):
+		// Nobody can extend it any more, so its row can go.
+		ev := s.event(System("expiry"), "session.expire", "session", sess.ID, "", map[string]any{"owner": sess.UserID})
+		if _, err := s.store.DeleteSessions(ctx, SessionFilter{ID: sess.ID}, ev); err != nil {
+			return nil, fmt.Errorf("remove an expired session: %w", err)
+		}
+		return nil, ErrBadCredential
 	}
 	return s.ofSession(ctx, sess, u, key)
 }
@@ -201,6 +215,7 @@ func (s *Service) use(ctx context.Context, p *principal) (*principal, error) {
 	}
 	after := *p
 	after.key = &spent.Key
+	after.windowEnds = spent.WindowEnds
 	return &after, nil
 }
 

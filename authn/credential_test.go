@@ -89,7 +89,7 @@ func TestPrincipalIsWhatTheStoreSays(t *testing.T) {
 	})
 	id := h.asKey(secret).Subject().Identity()
 	if id.Type != authz.TypeUser || id.ID != u.ID || id.Credential != authz.CredentialAPIKey ||
-		!slices.Equal(id.Roles, []string{"editor", "support"}) || id.User.Email != "ann@example.com" || id.User.Username != "ann_1" ||
+		!slices.Equal(id.Roles, []string{"editor", " support"}) || id.User.Email != "ann@example.com" || id.User.Username != "ann_1" ||
 		id.Key.ID != k.ID || id.Key.Name != "ci" || !id.Key.Permissions.Allows("user", "list") || fmt.Sprint(id.Key.Metadata) != "map[env:prod]" {
 		t.Errorf("key: %+v %+v %+v", id, id.User, id.Key)
 	}

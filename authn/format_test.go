@@ -33,7 +33,7 @@ func TestOneWrongLetterIsNoticed(t *testing.T) {
 func TestRandomTextIsUnbiased(t *testing.T) {
 	const n = 62 * 2000
 	counts := map[rune]int{}
-	for _, r := range randomText(n) {
+	for _, r := range randomText(n, letters) {
 		counts[r]++
 	}
 	for _, r := range letters {

@@ -74,20 +74,26 @@ func (s *Service) impersonationStands(ctx context.Context, sess *Session, key *A
 	}
 	// This is about the session, not about the request that it came with.
 	ctx = authz.WithFacts(ctx, nil)
-	actions := []string{"impersonate"}
-	if s.admin(u) {
-		actions = append(actions, "impersonate-admins")
-	}
-	for _, action := range actions {
-		_, err := s.ask(ctx, subject, action, s.userResource(u))
-		switch {
-		case errors.Is(err, authz.ErrDenied):
+	if err := s.permitImpersonation(ctx, subject, u, s.userResource(u)); err != nil {
+		if errors.Is(err, authz.ErrDenied) {
 			return ErrBadCredential
-		case err != nil:
-			return err
 		}
+		return err
 	}
 	return nil
+}
+
+// permitImpersonation asks whether who may impersonate u: user:impersonate,
+// and impersonate-admins for administrators.
+func (s *Service) permitImpersonation(ctx context.Context, who *authz.Subject, u *User, r authz.Resource) error {
+	if _, err := s.ask(ctx, who, "impersonate", r); err != nil {
+		return err
+	}
+	if !s.admin(u) {
+		return nil
+	}
+	_, err := s.ask(ctx, who, "impersonate-admins", r)
+	return err
 }
 
 // StopImpersonating ends the caller's impersonated session and returns the

@@ -182,8 +182,8 @@ func (o *Options) check() error {
 			invalid("Keys.Prefix", "%q is too short or too long", p)
 		}
 	}
-	if (o.Keys.RateLimitMax == 0) != (o.Keys.RateLimitWindow == 0) {
-		invalid("Keys.RateLimitMax", "and RateLimitWindow go together")
+	if o.Keys.RateLimitMax > 0 && o.Keys.RateLimitWindow == 0 {
+		invalid("Keys.RateLimitWindow", "is needed with RateLimitMax")
 	}
 	if strings.TrimSpace(o.DefaultRole) != o.DefaultRole || strings.Contains(o.DefaultRole, ",") {
 		invalid("DefaultRole", "%q is not one role", o.DefaultRole)

@@ -29,6 +29,8 @@ type principal struct {
 	keyDigest string
 	ends      *time.Time
 	noted     *atomic.Int64 // when the key's use was last noted, in ms
+
+	windowEnds time.Time // of the key's rate limit, if this use was counted in one
 }
 
 // System is the program itself acting under a name, for its own purposes. It
@@ -64,6 +66,15 @@ func (p Principal) Key() *APIKey {
 		return nil
 	}
 	return p.p.key
+}
+
+// WindowEnds returns when the rate limit's window ends in which this use of
+// the key was counted; zero if it was counted in none.
+func (p Principal) WindowEnds() time.Time {
+	if p.p == nil {
+		return time.Time{}
+	}
+	return p.p.windowEnds
 }
 
 // Subject returns p as policies see it.

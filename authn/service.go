@@ -200,13 +200,13 @@ const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 // newID returns what rows and session tokens are called: 32 characters, 190
 // bits.
-func newID() string { return randomText(32) }
+func newID() string { return randomText(32, letters) }
 
-// randomText returns n unbiased random letters and digits.
-func randomText(n int) string {
-	// 248 is the largest multiple of 62 in a byte: what lies above would make
+// randomText returns n unbiased random characters of the alphabet.
+func randomText(n int, alphabet string) string {
+	// What lies above the largest multiple of the alphabet in a byte would make
 	// the first letters likelier.
-	const limit = 248
+	limit := byte(256 / len(alphabet) * len(alphabet))
 	out := make([]byte, 0, n)
 	var buf [96]byte
 	for {
@@ -215,7 +215,7 @@ func randomText(n int) string {
 			if b >= limit {
 				continue
 			}
-			if out = append(out, letters[b%62]); len(out) == n {
+			if out = append(out, alphabet[int(b)%len(alphabet)]); len(out) == n {
 				return string(out)
 			}
 		}

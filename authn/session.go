@@ -65,8 +65,12 @@ func sessionResource(id, owner string) authz.Resource {
 }
 
 // Sessions lists the sessions of userID (the caller's own if empty), oldest
-// first, expired ones and those of impersonators included. session:list. Where
-// ShowsTokens is false, the tokens are left empty.
+// first, expired ones and those of impersonators included. session:list.
+//
+// Tokens are in the list only for a person at an interactive session of their
+// own, who is either the user or may impersonate the user, and so gains nothing by
+// them. For everybody else, for every key and for every session obtained with
+// one, they are left empty.
 func (s *Service) Sessions(ctx context.Context, caller Principal, userID string) ([]Session, error) {
 	if userID == "" {
 		u, err := caller.person()
@@ -82,7 +86,11 @@ func (s *Service) Sessions(ctx context.Context, caller Principal, userID string)
 	if err != nil {
 		return nil, fmt.Errorf("list sessions: %w", err)
 	}
-	if !s.ShowsTokens(caller, userID) {
+	shown, err := s.showsTokens(ctx, caller, userID)
+	if err != nil {
+		return nil, err
+	}
+	if !shown {
 		for i := range sessions {
 			sessions[i].Token = ""
 		}
@@ -108,22 +116,40 @@ func (s *Service) freshUntil(sess *Session) time.Time {
 	return sess.CreatedAt.Add(*s.o.FreshAge)
 }
 
-// ShowsTokens reports whether session tokens of userID may be shown to p: only to the
-// person's own interactive session, never to a key or through one. It is
-// also false while impersonating.
-func (s *Service) ShowsTokens(p Principal, userID string) bool {
-	sess := p.Session()
-	return sess != nil && sess.ImpersonatedBy == nil && p.Key() == nil && p.is(userID)
+// showsTokens reports whether caller may see session tokens of userID.
+func (s *Service) showsTokens(ctx context.Context, caller Principal, userID string) (bool, error) {
+	sess := caller.Session()
+	switch {
+	case sess == nil || sess.ImpersonatedBy != nil || caller.Key() != nil:
+		return false, nil
+	case caller.is(userID):
+		return true, nil
+	}
+	u, r, err := s.target(ctx, userID, "impersonate")
+	if err != nil || u == nil {
+		return false, err
+	}
+	err = s.permitImpersonation(ctx, caller.Subject(), u, r)
+	if errors.Is(err, authz.ErrDenied) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // RevokeSession ends the session with this token, if it belongs to userID
 // (empty: to anybody, as administrators may). session:revoke. An unknown
-// token is no error.
+// token is no error. In place of the token the session's id does as well, for
+// those who are not shown tokens.
 func (s *Service) RevokeSession(ctx context.Context, caller Principal, userID string, token Secret) error {
 	if caller.Anonymous() {
 		return ErrUnauthenticated
 	}
 	sess, _, _, err := s.store.SessionByToken(ctx, token)
+	if errors.Is(err, ErrNotFound) {
+		if sess, err = s.store.Session(ctx, string(token)); err == nil {
+			token = sess.Token
+		}
+	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("find session: %w", err)
 	}
@@ -136,7 +162,11 @@ func (s *Service) RevokeSession(ctx context.Context, caller Principal, userID st
 	if owner == "" {
 		owner = userID
 	}
-	decision, err := s.permit(ctx, caller, "revoke", sessionResource(sess.ID, owner))
+	asked := owner
+	if userID == "" && caller.is(owner) {
+		asked = "" // to end anybody's takes a role, even where it is one's own
+	}
+	decision, err := s.permit(ctx, caller, "revoke", sessionResource(sess.ID, asked))
 	if err != nil || token == "" {
 		return err
 	}

@@ -127,4 +127,6 @@ type Spend struct {
 	Refused error         // nil, ErrRateLimited or ErrUsageExceeded
 	RetryIn time.Duration // with ErrRateLimited: until the window ends
 	Key     APIKey        // after the use
+	// WindowEnds is when the rate limit's window ends; zero without a limit.
+	WindowEnds time.Time
 }

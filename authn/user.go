@@ -48,13 +48,14 @@ func (u *User) subjectType() string {
 	return authz.TypeUser
 }
 
-// roles are those of u: split, trimmed, or the default one.
+// roles are those of u, or the default one. They are split at commas and not
+// trimmed: " admin" is no role to Better Auth either, and must not become one.
 func (s *Service) roles(u *User) []string { return s.splitRoles(value(u.Role)) }
 
 func (s *Service) splitRoles(joined string) []string {
 	var roles []string
 	for role := range strings.SplitSeq(joined, ",") {
-		if role = strings.TrimSpace(role); role != "" {
+		if role != "" {
 			roles = append(roles, role)
 		}
 	}
@@ -106,8 +107,8 @@ func (s *Service) target(ctx context.Context, id, action string) (*User, authz.R
 	u, err := s.store.User(ctx, id)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		// Rules that protect the last administrator want to know that it is not this one.
-		return nil, authz.Resource{Type: "user", ID: id, Properties: map[string]any{"lastAdmin": false}}, nil
+		// Rules that protect administrators want to know that this is none.
+		return nil, authz.Resource{Type: "user", ID: id, Properties: map[string]any{"lastAdmin": false, "roles": []any{}}}, nil
 	case err != nil:
 		return nil, authz.Resource{}, fmt.Errorf("find user: %w", err)
 	}
@@ -168,7 +169,8 @@ func taken(err error) error {
 // emailSyntax is the wire's, whose letters are ASCII.
 var emailSyntax = regexp.MustCompile(`^(?:[A-Za-z0-9_'+\-]+\.)*[A-Za-z0-9_'+\-]*[A-Za-z0-9_+\-]@(?:[A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$`)
 
-func validEmail(email string) bool { return emailSyntax.MatchString(email) }
+// ValidEmail reports whether email is an address, in the syntax of the wire.
+func ValidEmail(email string) bool { return emailSyntax.MatchString(email) }
 
 var usernameSyntax = regexp.MustCompile(`^[a-zA-Z0-9_.]+$`)
 
@@ -236,7 +238,7 @@ func (s *Service) newPerson(name, email string, image, username, display *string
 			u.Username = &lower
 		}
 	}
-	if !validEmail(u.Email) {
+	if !ValidEmail(u.Email) {
 		return User{}, ErrBadEmail
 	}
 	return u, nil
@@ -244,6 +246,7 @@ func (s *Service) newPerson(name, email string, image, username, display *string
 
 // NewUser is a user to create.
 type NewUser struct {
+	ID              string // System callers only; empty: a new one
 	Name, Email     string
 	Password        Secret   // empty: no password
 	Roles           []string // nil: the default role
@@ -267,6 +270,10 @@ type NewUser struct {
 func (s *Service) CreateUser(ctx context.Context, caller Principal, in NewUser) (User, error) {
 	if in.ServiceAccount && in.Password != "" {
 		return User{}, &InvalidError{"password", "service accounts have none"}
+	}
+	if in.ID != "" && !caller.IsSystem() {
+		// It could be one that the configuration makes an administrator.
+		return User{}, &InvalidError{"id", "can't be chosen"}
 	}
 	decision, err := s.permitNewUser(ctx, caller, in)
 	if err != nil {
@@ -348,6 +355,9 @@ func (s *Service) newUser(in NewUser) (User, error) {
 	if in.RolesGiven || in.Roles != nil {
 		joined := strings.Join(in.Roles, ",")
 		u.Role = &joined
+	}
+	if in.ID != "" {
+		u.ID = in.ID
 	}
 	u.EmailVerified, u.ServiceAccount, u.Attributes = in.EmailVerified, in.ServiceAccount, in.Attributes
 	u.Banned, u.BanReason, u.BanExpires = value(in.Banned), in.BanReason, moment(in.BanExpires)
@@ -529,7 +539,7 @@ func (s *Service) UpdateUser(ctx context.Context, caller Principal, id string, c
 	if c.Email != nil {
 		lower := strings.ToLower(*c.Email)
 		c.Email = &lower
-		if !validEmail(lower) {
+		if !ValidEmail(lower) {
 			return User{}, ErrBadEmail
 		}
 		switch other, err := s.store.UserByEmail(ctx, lower); {

@@ -52,10 +52,8 @@ func readAuthor(fsys fs.FS) (authored, []error) {
 		}
 		return path.Ext(base) != ".rego" || strings.HasSuffix(base, "_test.rego")
 	}
-	if info, err := fs.Stat(fsys, "."); err != nil {
+	if _, err := fs.Stat(fsys, "."); err != nil {
 		return authored{}, []error{fmt.Errorf("read the policy folder: %w", err)}
-	} else if !info.IsDir() {
-		return authored{}, []error{errors.New("read the policy folder: not a folder")}
 	}
 	loaded, err := loader.NewFileLoader().
 		WithFS(fsys).
@@ -126,8 +124,7 @@ func readMistakes(fsys fs.FS, err error) []error {
 	return all
 }
 
-// trespasses lists what the author defines that is not the author's to define,
-// or that is defined twice.
+// trespasses lists what the author defines that is not the author's to define.
 func (a authored) trespasses() []error {
 	var all []error
 	for _, root := range []string{"ostiary", "permits"} {
@@ -149,10 +146,6 @@ func (a authored) trespasses() []error {
 			p := pathOf(r.Ref())
 			if p[0] == "app" && len(p) < 3 {
 				all = append(all, at(r.Location, "package app: name the resource type, as in package app.document"))
-				continue
-			}
-			if conflicts(a.data, p) {
-				all = append(all, at(r.Location, "data.%s is defined by this rule and by %s", strings.Join(p, "."), a.files[p[0]]))
 			}
 		}
 	}
@@ -192,18 +185,4 @@ func pathOf(ref ast.Ref) []string {
 		}
 	}
 	return p
-}
-
-// conflicts reports whether data has a value where a rule at p would put one.
-func conflicts(data any, p []string) bool {
-	for _, name := range p {
-		object, ok := data.(map[string]any)
-		if !ok {
-			return true
-		}
-		if data, ok = object[name]; !ok {
-			return false
-		}
-	}
-	return true
 }

@@ -1,19 +1,26 @@
 package policies
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/cover"
+	"github.com/open-policy-agent/opa/v1/format"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
+
+	"github.com/ostiary/ostiary/authz"
 )
 
 // The built-in rules do what their tests say, and no line of them is untested.
@@ -34,6 +41,53 @@ func TestBuiltin(t *testing.T) {
 			if rules[name] != nil {
 				t.Errorf("%s:%d: no test reaches this", name, missed.Start.Row)
 			}
+		}
+	}
+}
+
+// The bundles that the documentation shows load, compile and do what it says.
+func TestExamples(t *testing.T) {
+	folders, err := filepath.Glob("../examples/policies/*")
+	if err != nil || len(folders) < 2 {
+		t.Fatalf("examples: got %v, %v", folders, err)
+	}
+	for _, dir := range folders {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			b, err := Load(os.DirFS(dir), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := authz.Compile(t.Context(), b.Source); err != nil {
+				t.Fatal(err)
+			}
+			modules := parse(t, b.Source.Modules)
+			maps.Copy(modules, parse(t, testModules(t, os.DirFS(dir))))
+			runTests(t, modules, b.Source.Data, nil)
+		})
+	}
+}
+
+// Rego is formatted as opa fmt would.
+func TestRegoIsFormatted(t *testing.T) {
+	files, err := filepath.Glob("../examples/policies/*/*.rego")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := filepath.Glob("builtin/*.rego")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(files, own...) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		formatted, err := format.SourceWithOpts(file, text, format.Opts{RegoVersion: ast.RegoV1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(text, formatted) {
+			t.Errorf("%s: opa fmt would write\n%s", file, formatted)
 		}
 	}
 }
@@ -127,7 +181,7 @@ func runTests(t *testing.T, modules map[string]*ast.Module, data map[string]any,
 		t.Fatal(err)
 	}
 	defer store.Abort(ctx, txn)
-	r := tester.NewRunner().SetStore(store).SetModules(modules).CapturePrintOutput(true)
+	r := tester.NewRunner().SetStore(store).SetModules(modules).CapturePrintOutput(true).RaiseBuiltinErrors(true).SetTimeout(time.Minute)
 	if coverage != nil {
 		// What only another evaluation order would reach is not tested.
 		r.SetCoverageQueryTracer(coverage).SetCoverageRuns(nil)

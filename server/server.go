@@ -4,12 +4,28 @@
 // request ids, limits on size, depth and time, the one credential that
 // counts, decoding, and one table from errors to answers. Each API family has
 // its own file or package and words its own errors.
+//
+// # Paths
+//
+// A path has one spelling. Doubled slashes, dot segments, backslashes and
+// percent escapes of characters that need none are refused before routing, so
+// that no proxy or policy in front of the service can be made to see another
+// path than the handler does.
 package server
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-chi/chi/v5"
 
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
@@ -30,7 +46,129 @@ type Options struct {
 	Version  string
 	Request  request.Options    // credentials, addresses, limits
 	Auth     betterauth.Options // the Better Auth surface
+	// Origins may send writes with a cookie to the native API, besides the
+	// service's own: "https://app.example". The Better Auth surface has its
+	// own list.
+	Origins []string
+	Metrics *Metrics         // nil: nothing is counted
+	Clock   func() time.Time // default time.Now
+}
+
+type server struct {
+	Options
+	mux      *chi.Mux
+	contexts sync.Pool // of *chi.Context
+	reader   *request.Reader
+	origins  *http.CrossOriginProtection
+	base     string // path of the Better Auth surface
 }
 
 // New returns the handler of all surfaces.
-func New(o Options) (http.Handler, error) { return nil, nil }
+func New(o Options) (http.Handler, error) {
+	s := &server{Options: o, mux: chi.NewMux(), origins: http.NewCrossOriginProtection(), base: cmp.Or(o.Auth.BasePath, "/api/auth")}
+	s.contexts.New = func() any { return chi.NewRouteContext() }
+	if s.Log == nil {
+		s.Log = slog.New(slog.DiscardHandler)
+	}
+	if s.Clock == nil {
+		s.Clock = time.Now
+	}
+	var errs []error
+	for _, origin := range o.Origins {
+		if err := s.origins.AddTrustedOrigin(origin); err != nil {
+			errs = append(errs, fmt.Errorf("trusted origin %q: %w", origin, err))
+		}
+	}
+	var err error
+	s.reader, err = request.New(o.Request)
+	errs = append(errs, err)
+	auth, err := betterauth.New(o.Auth, s.reader, o.Authn, o.Engine, s.Log)
+	errs = append(errs, err)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+
+	s.Metrics.about(o.Version, o.Policies.Status)
+	s.mux.NotFound(s.notFound)
+	s.mux.MethodNotAllowed(s.methodNotAllowed)
+
+	s.mux.Get("/healthz", s.healthz)
+	s.mux.Get("/readyz", s.readyz)
+	s.mux.Get("/openapi.json", s.openapi)
+
+	s.native(http.MethodPost, "/v1/authorize", s.authorize)
+	s.native(http.MethodGet, "/v1/me", s.me)
+	s.native(http.MethodPost, "/v1/keys/verify", s.verifyKey)
+	s.native(http.MethodPost, "/v1/service-accounts", s.createServiceAccount)
+	s.native(http.MethodGet, "/v1/decisions", s.decisions)
+	s.native(http.MethodGet, "/v1/decisions/{id}", s.decision)
+	s.native(http.MethodGet, "/v1/events", s.events)
+	s.native(http.MethodGet, "/v1/roles", s.roles)
+
+	s.betterAuth(auth)
+	return s, nil
+}
+
+// betterAuth routes everything below base to h, and what h knows by name, so
+// that logs and metrics can tell its routes apart.
+func (s *server) betterAuth(h http.Handler) {
+	if known, ok := h.(interface{ Routes() []string }); ok {
+		for _, route := range known.Routes() { // "POST /sign-out"
+			method, path, _ := strings.Cut(route, " ")
+			s.mux.Method(method, s.base+path, h)
+		}
+	}
+	s.mux.Handle(s.base, h)
+	s.mux.Handle(s.base+"/*", h)
+}
+
+// ofBetterAuth reports whether path is one that the Better Auth surface
+// answers in its own way.
+func (s *server) ofBetterAuth(path string) bool {
+	rest, ok := strings.CutPrefix(path, s.base)
+	return ok && (rest == "" || rest[0] == '/')
+}
+
+// Routes lists what the handler of New serves, as chi sees it.
+func (s *server) Routes() []chi.Route { return s.mux.Routes() }
+
+// Middlewares and Match make the handler a chi.Routes, so that an application
+// can list its routes with chi.Walk.
+func (s *server) Middlewares() chi.Middlewares { return s.mux.Middlewares() }
+
+func (s *server) Match(rctx *chi.Context, method, path string) bool {
+	return s.mux.Match(rctx, method, path)
+}
+
+func (s *server) Find(rctx *chi.Context, method, path string) string {
+	return s.mux.Find(rctx, method, path)
+}
+
+var _ chi.Routes = (*server)(nil)
+
+func (s *server) notFound(w http.ResponseWriter, r *http.Request) {
+	writeProblem(w, problem(http.StatusNotFound, CodeNotFound, "there is nothing at this path"))
+}
+
+var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+
+// methodNotAllowed answers OPTIONS too: with what is allowed, and without
+// CORS headers, which are the business of a proxy in front.
+func (s *server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	var allow []string
+	for _, m := range methods {
+		if s.mux.Match(chi.NewRouteContext(), m, r.URL.Path) {
+			allow = append(allow, m)
+			if m == http.MethodGet {
+				allow = append(allow, http.MethodHead)
+			}
+		}
+	}
+	allow = append(slices.Compact(allow), http.MethodOptions)
+	w.Header().Set("Allow", strings.Join(allow, ", "))
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	writeProblem(w, problem(http.StatusMethodNotAllowed, CodeMethodNotAllowed, "this path does not take "+r.Method))
+}

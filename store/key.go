@@ -84,13 +84,14 @@ func newKeyRow(k authn.APIKey) (*keyRow, error) {
 		s := string(b)
 		r.Permissions = &s
 	}
-	if len(k.Metadata) > 0 && !bytes.Equal(k.Metadata, []byte("null")) {
+	s := "null" // what Better Auth writes for none
+	if len(k.Metadata) > 0 {
 		if !json.Valid(k.Metadata) {
 			return nil, rejected{&authn.InvalidError{Field: "metadata", Reason: "is not JSON"}}
 		}
-		s := string(k.Metadata)
-		r.Metadata = &s
+		s = string(k.Metadata)
 	}
+	r.Metadata = &s
 	return r, nil
 }
 
@@ -395,6 +396,7 @@ func (db *DB) spendKey(ctx context.Context, tx bun.IDB, id string, now instant) 
 	k := before
 
 	newWindow := false
+	var ends time.Time
 	if k.RateLimitEnabled && k.RateLimitTimeWindow != nil && k.RateLimitMax != nil {
 		window := time.Duration(*k.RateLimitTimeWindow) * time.Millisecond
 		var windows []keyExtraRow
@@ -404,7 +406,7 @@ func (db *DB) spendKey(ctx context.Context, tx bun.IDB, id string, now instant) 
 		// A use that is a little older than the window belongs to it: clocks of
 		// several instances differ.
 		newWindow = len(windows) == 0 || !now.Before(windows[0].WindowStart.Add(window))
-		ends := now.Add(window)
+		ends = now.Add(window)
 		if newWindow {
 			k.RequestCount = 0
 		} else {
@@ -450,7 +452,7 @@ func (db *DB) spendKey(ctx context.Context, tx bun.IDB, id string, now instant) 
 			return authn.Spend{}, err
 		}
 	}
-	return authn.Spend{Key: k}, nil
+	return authn.Spend{Key: k, WindowEnds: ends}, nil
 }
 
 // TouchKeys implements [authn.KeyStore]. Keys that are gone are passed over.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,11 +48,13 @@ func (s *schema) userKind(name string) (kind, bool) {
 		return kindBool, true
 	case strings.HasPrefix(t, "DATE"), strings.HasPrefix(t, "TIMESTAMP"):
 		return kindTime, true
-	case strings.Contains(t, "INT"), strings.Contains(t, "REAL"), strings.Contains(t, "DOUBLE"), strings.Contains(t, "NUMERIC"):
+	case numeric.MatchString(t):
 		return kindNumber, true
 	}
 	return kindText, true
 }
+
+var numeric = regexp.MustCompile(`^(INT|INT[248]|INTEGER|(SMALL|BIG|TINY|MEDIUM)INT|REAL|FLOAT|DOUBLE|NUMERIC|DECIMAL)\b`)
 
 // value reads text as a value of the column.
 func (k kind) value(field, text string) (any, error) {

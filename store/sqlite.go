@@ -84,6 +84,7 @@ func sqlitePool(uri string, connections int, params ...string) (*bun.DB, error) 
 	params = append([]string{
 		fmt.Sprintf("_pragma=busy_timeout(%d)", busyTimeout.Milliseconds()),
 		"_pragma=foreign_keys(1)",
+		"_pragma=case_sensitive_like(1)", // as Postgres compares
 	}, params...)
 	pool, err := sql.Open("sqlite", uri+"?"+strings.Join(params, "&"))
 	if err != nil {
@@ -100,7 +101,8 @@ func sqlitePool(uri string, connections int, params ...string) (*bun.DB, error) 
 func writeAhead(ctx context.Context, db *bun.DB) error {
 	for deadline := time.Now().Add(busyTimeout); ; {
 		_, err := db.ExecContext(ctx, "PRAGMA journal_mode = WAL")
-		if kind, _ := sqliteFault(err); kind != faultUnavailable || time.Now().After(deadline) {
+		e, ok := errors.AsType[*sqlite.Error](err)
+		if !ok || e.Code()&0xff != sqlite3.SQLITE_BUSY || time.Now().After(deadline) {
 			return err
 		}
 		select {

@@ -75,6 +75,8 @@ func OpenUnmigrated(ctx context.Context, dsn string) (*DB, error) {
 	switch scheme, rest, _ := strings.Cut(dsn, ":"); scheme {
 	case "sqlite":
 		db, err = openSQLite(ctx, rest)
+	case "postgres", "postgresql":
+		db, err = openPostgres(ctx, dsn)
 	default:
 		// The text may hold a password, so it is not repeated.
 		return nil, &authn.InvalidError{Field: "database", Reason: "must be sqlite:PATH, sqlite::memory: or postgres://…"}

@@ -143,7 +143,7 @@ func counts(rule authn.AdminRule, id string, role *string) bool {
 		return false
 	}
 	for r := range strings.SplitSeq(*role, ",") {
-		if r = strings.TrimSpace(r); r != "" && slices.Contains(rule.Roles, r) {
+		if r != "" && slices.Contains(rule.Roles, r) {
 			return true
 		}
 	}

@@ -43,7 +43,7 @@ permit := {"code": "role", "message": "a role permits it"} if {
 # What forbids it: a guard, or the application.
 forbidden if count(guards) > 0
 
-forbidden if count(denials) > 0
+forbidden if app_forbids
 
 # An application's allow is a rule that is true, or a set with something in it.
 app_permits if {
@@ -59,16 +59,11 @@ app_permits if {
 
 # An application's deny is a set of reasons. Any other shape forbids too, unless
 # it is false or empty.
-denials contains denial if {
+app_forbids if {
 	deny := data.app[input.resource.type].deny
-	type_name(deny) in {"set", "array"}
-	some denial in deny
-}
-
-denials contains deny if {
-	deny := data.app[input.resource.type].deny
-	type_name(deny) in {"boolean", "null", "number", "object", "string"}
 	deny != false
+	deny != set()
+	deny != []
 }
 
 # Sign-up and sign-in, for those whom we do not know yet.

@@ -4,13 +4,12 @@ import data.ostiary
 
 test_what_permits_comes_first_role_then_self_then_app[note] if {
 	some note, c in {
-		"role": {"principal": ann, "want": "role"},
-		"self": {"principal": bob, "want": "self"},
-		"app": {"principal": with_roles(bob, []), "want": "app"},
+		"role": {"principal": ann, "self": {"user": {"get": true}}, "want": "role"},
+		"self": {"principal": bob, "self": {"user": {"get": true}}, "want": "self"},
+		"app": {"principal": bob, "self": {}, "want": "app"},
 	}
-	self := {x | some x in ["self"]; c.want == "self"}
 	d := ostiary.decision with input as ask(c.principal, "get", user(c.principal.id, {}))
-		with data.permits.self as {t: {"get": true} | some _ in self; t := "user"}
+		with data.permits.self as c.self
 		with data.app.user.allow as true
 	d.allow
 	codes(d.reasons) == [c.want]
@@ -58,6 +57,8 @@ test_applications_deny[note] if {
 		},
 		"an object without code": {"deny": {{"message": "m"}}, "want": [{"code": "denied", "message": "m"}]},
 		"an object without message": {"deny": {{"code": "c"}}, "want": [{"code": "c", "message": "the policy for user forbids it"}]},
+		"an empty sentence": {"deny": {""}, "want": [{"code": "denied", "message": "the policy for user forbids it"}]},
+		"an object with empty members": {"deny": {{"code": "", "message": ""}}, "want": [{"code": "denied", "message": "the policy for user forbids it"}]},
 		"an object with odd members": {"deny": {{"code": 1, "message": null}}, "want": [{"code": "denied", "message": "the policy for user forbids it"}]},
 		"a set of something else": {"deny": {7}, "want": [{"code": "denied", "message": "the policy for user forbids it"}]},
 		"a list": {"deny": ["a"], "want": [{"code": "denied", "message": "a"}]},
@@ -79,6 +80,13 @@ test_applications_that_do_not_deny[note] if {
 	d := ostiary.decision with input as ask(ann, "list", users)
 		with data.app.user as {"deny": deny}
 	d.allow
+}
+
+test_applications_that_do_not_deny_give_no_reason[note] if {
+	some note, deny in {"false": false, "an empty set": set(), "an empty list": []}
+	d := ostiary.decision with input as ask(bob, "list", users)
+		with data.app.user as {"deny": deny}
+	codes(d.reasons) == ["role_missing"]
 }
 
 test_applications_deny_beside_other_reasons if {
@@ -111,7 +119,24 @@ test_sign_up[note] if {
 	d := ostiary.decision with input as ask(nobody, "create", c.resource)
 		with data.settings.sign_up as c.open
 	codes(d.reasons) == c.codes
-	d.allow == (c.codes == ["public"])
+	d.allow == permits(c.codes)
+}
+
+permits(list) if list[0] in {"public", "self"}
+
+else := false
+
+# Nobody may do what is called alike.
+test_only_signing_up_and_in_are_for_anybody[note] if {
+	some note, c in {
+		"another action": {"principal": nobody, "action": "update", "resource": {"type": "user", "properties": {"method": "sign-up"}}},
+		"another type": {"principal": nobody, "action": "create", "resource": {"type": "document", "properties": {"method": "sign-up"}}},
+		"another action on sessions": {"principal": nobody, "action": "list", "resource": {"type": "session", "properties": {"owner": "u-bob", "method": "password"}}},
+		"another type than a session": {"principal": nobody, "action": "create", "resource": {"type": "document", "properties": {"owner": "u-bob", "method": "password"}}},
+		"somebody, for another": {"principal": bob, "action": "create", "resource": {"type": "session", "properties": {"owner": "u-eve", "method": "password"}}},
+	}
+	d := ostiary.decision with input as ask(c.principal, c.action, c.resource)
+	not d.allow
 }
 
 test_sign_up_is_for_nobody_yet if {
@@ -135,7 +160,7 @@ test_sign_in[note] if {
 	}
 	d := ostiary.decision with input as ask(c.principal, "create", {"type": "session", "properties": c.properties})
 	codes(d.reasons) == c.codes
-	d.allow == (c.codes[0] in {"public", "self"})
+	d.allow == permits(c.codes)
 }
 
 test_an_application_can_refuse_a_sign_in if {
@@ -178,6 +203,22 @@ sentences := {
 		"principal": nobody, "action": "list", "resource": users,
 		"want": [{"code": "unauthenticated", "message": "user:list needs a credential", "permission": "user:list"}],
 	},
+	"nobody creates a user": {
+		"principal": nobody, "action": "create", "resource": users,
+		"want": [{"code": "unauthenticated", "message": "user:create needs a credential", "permission": "user:create"}],
+	},
+	"nobody updates a user": {
+		"principal": nobody, "action": "update", "resource": {"type": "user", "properties": {"method": "sign-up"}},
+		"want": [{"code": "unauthenticated", "message": "user:update needs a credential", "permission": "user:update"}],
+	},
+	"nobody creates something else": {
+		"principal": nobody, "action": "create", "resource": {"type": "document", "properties": {"method": "sign-up"}},
+		"want": [{"code": "unauthenticated", "message": "document:create needs a credential", "permission": "document:create"}],
+	},
+	"unnamed, by an empty name": {
+		"principal": ann, "action": "", "resource": users,
+		"want": [{"code": "role_missing", "message": "no role of ann permits an unnamed permission", "permission": "an unnamed permission"}],
+	},
 	"malformed": {
 		"principal": {"type": "user", "id": "u-bob"}, "action": "list", "resource": users,
 		"want": [{"code": "unauthenticated", "message": "the principal is missing or malformed", "permission": "user:list"}],
@@ -213,6 +254,10 @@ sentences := {
 	"escalation to an account": {
 		"principal": by_key(ann, {"user": ["set-password"]}), "action": "set-password", "resource": user("u-eve", {"roles": ["admin"]}),
 		"want": [{"code": "escalation", "message": "user:set-password would give ann more than the credential permits"}],
+	},
+	"sign-up with roles, of somebody odd": {
+		"principal": object.union(nobody, {"id": 5}), "action": "create", "resource": {"type": "user", "properties": {"method": "sign-up", "newRoles": ["admin"]}},
+		"want": [{"code": "escalation", "message": "user:create would give the principal more than the credential permits"}],
 	},
 	"sign-up with roles, of nobody": {
 		"principal": nobody, "action": "create", "resource": {"type": "user", "properties": {"method": "sign-up", "newRoles": ["admin"]}},

@@ -72,7 +72,7 @@ guards contains "last_admin" if {
 
 dispensable if input.resource.properties.lastAdmin == false
 
-stays_administrator if data.permits.admins[input.resource.id] == true
+stays_administrator if target_administrator
 
 stays_administrator if {
 	is_array(input.resource.properties.newRoles)
@@ -143,10 +143,17 @@ new_roles_within if roles_within(input.resource.properties.newRoles)
 
 may_set_roles if holds("user", "set-role")
 
-target_within if roles_within(array.concat(
-	input.resource.properties.roles,
-	[role | data.permits.admins[input.resource.id] == true; some role in data.settings.admin_roles],
-))
+target_within if {
+	roles_within(input.resource.properties.roles)
+	not target_administrator
+}
+
+target_within if {
+	roles_within(input.resource.properties.roles)
+	roles_within(data.settings.admin_roles)
+}
+
+target_administrator if data.permits.admins[input.resource.id] == true
 
 # The principal has every permission that these roles give.
 roles_within(list) if {

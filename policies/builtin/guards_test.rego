@@ -30,6 +30,25 @@ test_owner_banned[note] if {
 	guarded(c, "owner_banned")
 }
 
+# Guards are for the types that they name. Applications have users of their own.
+test_guards_leave_other_types_alone[note] if {
+	everything := {
+		"owner": "u-bob", "lastAdmin": true, "permissions": {"*": ["*"]}, "newRoles": ["editor"], "roles": ["admin"],
+		"method": "password", "user": {"banned": true},
+	}
+	some who, principal in {
+		"session": with_roles(stale(impersonated(bob)), ["chief"]),
+		"key": with_roles(by_key(bob, {"document": ["*"]}), ["chief"]),
+	}
+	some action in ["create", "update", "rotate", "list", "delete", "ban", "set-role", "set-password", "set-email", "impersonate", "change-password", "change-email"]
+	note := sprintf("%s %s", [who, action])
+	guarded({"principal": principal, "action": action, "resource": {"type": "document", "id": "u-bob", "properties": everything}, "want": "allow"}, "none")
+}
+
+test_only_signing_in_is_about_the_account if {
+	guarded({"principal": ann, "action": "list", "resource": sign_in({"banned": true}), "want": "allow"}, "none")
+}
+
 sign_in(user) := {"type": "session", "properties": {"owner": "u-bob", "method": "password", "user": user}}
 
 test_impersonating[note] if {
@@ -45,6 +64,7 @@ test_impersonating[note] if {
 		"read a key": {"principal": impersonated(bob), "action": "read", "resource": key_of("u-bob"), "want": "allow"},
 		"update": {"principal": impersonated(bob), "action": "update", "resource": user("u-bob", {}), "want": "allow"},
 		"change-password oneself": {"principal": bob, "action": "change-password", "resource": user("u-bob", {}), "want": "allow"},
+		"delete one's own session": {"principal": impersonated(bob), "action": "delete", "resource": session_of("u-bob"), "want": "allow"},
 		"by null, which is no name": {
 			"principal": object.union(bob, {"session": {"impersonatedBy": null}}),
 			"action": "change-password", "resource": user("u-bob", {}), "want": "deny",
@@ -71,6 +91,10 @@ test_session_not_fresh[note] if {
 		"delete oneself, stale, confirmed": {"principal": stale(bob), "action": "delete", "resource": user("u-bob", {"lastAdmin": false, "confirmed": true}), "want": "allow"},
 		"delete oneself, fresh": {"principal": bob, "action": "delete", "resource": user("u-bob", {"lastAdmin": false}), "want": "allow"},
 		"delete oneself, in a session from a key": {"principal": by_key_session(bob, {"user": ["delete"]}), "action": "delete", "resource": user("u-bob", {"lastAdmin": false}), "want": "deny"},
+		"delete oneself, with a key": {"principal": by_key(bob, {"user": ["delete"]}), "action": "delete", "resource": user("u-bob", {"lastAdmin": false}), "want": "allow"},
+		"update oneself, stale": {"principal": stale(bob), "action": "update", "resource": user("u-bob", {}), "want": "allow"},
+		"list oneself, stale": {"principal": stale(ann), "action": "list", "resource": user("u-ann", {}), "want": "allow"},
+		"delete one's own session, stale": {"principal": stale(bob), "action": "delete", "resource": session_of("u-bob"), "want": "allow"},
 		"delete another, stale": {"principal": stale(ann), "action": "delete", "resource": user("u-bob", {"lastAdmin": false}), "want": "allow"},
 	}
 	guarded(c, "session_not_fresh")
@@ -119,6 +143,7 @@ test_escalation_by_key[note] if {
 		"null grants": {"principal": bob, "action": "create", "resource": key_with("u-bob", null), "want": "allow"},
 		"a type without actions": {"principal": bob, "action": "create", "resource": key_with("u-bob", {"user": []}), "want": "allow"},
 		"grants are text": {"principal": bob, "action": "create", "resource": key_with("u-bob", "session"), "want": "deny"},
+		"grants are an empty list": {"principal": bob, "action": "create", "resource": key_with("u-bob", []), "want": "deny"},
 		"grants are a list": {"principal": bob, "action": "create", "resource": key_with("u-bob", ["session"]), "want": "deny"},
 		"actions are text": {"principal": bob, "action": "create", "resource": key_with("u-bob", {"session": "list"}), "want": "deny"},
 		"actions are an object": {"principal": bob, "action": "create", "resource": key_with("u-bob", {"session": {"0": "list"}}), "want": "deny"},
@@ -151,6 +176,8 @@ test_escalation_by_role[note] if {
 		"no roles": {"principal": chief, "action": "create", "resource": new_user([]), "want": "allow"},
 		"no word of roles": {"principal": chief, "action": "create", "resource": users, "want": "allow"},
 		"roles are text": {"principal": chief, "action": "create", "resource": new_user("user"), "want": "deny"},
+		"roles are an object": {"principal": chief, "action": "create", "resource": new_user({"x": "user"}), "want": "deny"},
+		"new roles that are not asked for": {"principal": chief, "action": "impersonate", "resource": new_user(["admin"]), "want": "allow"},
 		"roles are null": {"principal": chief, "action": "create", "resource": new_user(null), "want": "deny"},
 		"a role is a list": {"principal": chief, "action": "create", "resource": new_user([["admin"]]), "want": "deny"},
 		"on sign-up": {
@@ -172,6 +199,8 @@ test_escalation_by_account[note] if {
 		"of more": {"principal": by_key(ann, grants), "resource": user("u-eve", {"roles": ["admin"]}), "want": "deny"},
 		"of more, beside less": {"principal": by_key(ann, grants), "resource": user("u-eve", {"roles": ["user", "admin"]}), "want": "deny"},
 		"of a named administrator": {"principal": by_key(ann, grants), "resource": user("u-zoe", {"roles": ["user"]}), "want": "deny"},
+		"of a named administrator, by as much": {"principal": by_key(ann, {"*": ["*"]}), "resource": user("u-zoe", {"roles": ["user"]}), "want": "allow"},
+		"of a named administrator with more": {"principal": by_key(ann, {"*": ["*"]}), "resource": user("u-zoe", {"roles": ["chief"]}), "want": "deny"},
 		"of its owner": {"principal": by_key(ann, grants), "resource": user("u-ann", {"roles": ["admin"]}), "want": "deny"},
 		"of as much": {"principal": by_key(ann, {"*": ["*"]}), "resource": user("u-eve", {"roles": ["admin"]}), "want": "allow"},
 		"in a session from a key": {"principal": by_key_session(ann, grants), "resource": user("u-eve", {"roles": ["admin"]}), "want": "deny"},

@@ -6,6 +6,13 @@
 # In all of them "*" stands for every type or every action, where it is written.
 package ostiary
 
+# As is usual; the tables have only names that are well-formed.
+role_permits if {
+	authenticated
+	some role in input.principal.roles
+	data.permits.roles[role][input.resource.type][input.action.name]
+}
+
 role_permits if {
 	named
 	authenticated
@@ -20,9 +27,9 @@ self_permits if {
 }
 
 # The key at work, if there is one, must be granted it too.
-granted if key_permits(input.resource.type, input.action.name)
-
 granted if not keyed
+
+granted if key_permits(input.resource.type, input.action.name)
 
 by_role(type, action) if {
 	some role in input.principal.roles

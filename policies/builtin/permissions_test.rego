@@ -91,6 +91,16 @@ test_named_administrators_need_no_role if {
 	"set-role" in p.user
 }
 
+test_named_administrators_may_what_administrators_may if {
+	d := ostiary.decision with input as ask(bob, "impersonate-admins", users)
+		with data.permits.admins as {"u-bob": true}
+	codes(d.reasons) == ["role_missing"]
+	e := ostiary.decision with input as ask(bob, "list", users)
+		with data.permits.admins as {"u-bob": true}
+		with data.settings.admin_roles as ["user"]
+	codes(e.reasons) == ["role_missing"]
+}
+
 test_named_administrators_are_accounts if {
 	robot := {"type": "robot", "id": "u-bob", "credential": "asserted", "roles": []}
 	d := ostiary.decision with input as ask(robot, "list", users)

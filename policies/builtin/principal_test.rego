@@ -4,13 +4,14 @@ import data.ostiary
 
 # Whatever is not what the schema says denies, even where every rule permits.
 test_malformed_input_is_denied[note] if {
-	some note, value in malformed
+	some name, value in malformed
+	some how, rules in permissive
 	d := ostiary.decision with input as value
-		with data.permits.roles as {"admin": {"*": {"*": true}}}
-		with data.permits.self as {"*": {"*": true}}
-		with data.permits.app as {"user": true}
-		with data.app as {"user": {"allow": true}}
+		with data.permits.roles as rules.roles
+		with data.permits.self as rules.self
+		with data.app as rules.app
 	print(d)
+	note := sprintf("%s, %s", [name, how])
 	d.allow == false
 	count(d.reasons) > 0
 	d.context == {}
@@ -20,12 +21,26 @@ test_malformed_input_is_denied[note] if {
 	}
 }
 
+permissive := {
+	"by role": {"roles": {"admin": {"user": {"list": true}}}, "self": {}, "app": {}},
+	"by a role for everything": {"roles": {"admin": {"*": {"*": true}}}, "self": {}, "app": {}},
+	"by self": {"roles": {}, "self": {"*": {"*": true}}, "app": {}},
+	"by the application": {"roles": {}, "self": {}, "app": {"user": {"allow": true}}},
+	"by a set of the application": {"roles": {}, "self": {}, "app": {"user": {"allow": {"x"}}}},
+}
+
 good := ask(ann, "list", user("u-ann", {}))
 
 test_the_input_that_is_malformed_below_is_permitted if {
-	d := ostiary.decision with input as good
-	d.allow
+	every value in [good, by_key_good, robot_good] {
+		d := ostiary.decision with input as value
+		d.allow
+	}
 }
+
+by_key_good := ask(by_key(ann, {"*": ["*"]}), "list", user("u-ann", {}))
+
+robot_good := ask({"type": "robot", "id": "u-ann", "credential": "asserted", "roles": ["admin"]}, "list", user("u-ann", {}))
 
 malformed := {
 	"null": null,
@@ -92,6 +107,20 @@ malformed := {
 	"grants of a type are text": patched("/principal/key", {"permissions": {"user": "list"}}),
 	"grants of a type are an object": patched("/principal/key", {"permissions": {"user": {"list": "list"}}}),
 	"grants of a type are true": patched("/principal/key", {"permissions": {"user": true, "*": true}}),
+	"grants of a type are an object with *": patched("/principal/key", {"permissions": {"user": {"list": "*"}}}),
+	"unknown credential with a key": object.union(by_key_good, {"principal": {"credential": "guess"}}),
+	"no credential with a key": json.remove(by_key_good, ["/principal/credential"]),
+	"a key of nobody": json.remove(by_key_good, ["/principal/user"]),
+	"a key without id": json.remove(by_key_good, ["/principal/id"]),
+	"a key without roles": json.remove(by_key_good, ["/principal/roles"]),
+	"nobody with a key": ask(object.union(nobody, {"key": {"permissions": {"*": ["*"]}}}), "list", user("u-ann", {})),
+	"nobody with a credential": ask(object.union(nobody, {"credential": "session"}), "list", user("u-ann", {})),
+	"nobody does nothing": ask(nobody, null, user("u-ann", {})),
+	"nobody does something empty": ask(nobody, "", user("u-ann", {})),
+	"asserted, anonymous, without user": object.union(robot_good, {"principal": {"type": "anonymous"}}),
+	"asserted, with a number for a type": object.union(robot_good, {"principal": {"type": 7}}),
+	"asserted, without id": json.remove(robot_good, ["/principal/id"]),
+	"asserted, without roles": json.remove(robot_good, ["/principal/roles"]),
 	"asserted, anonymous": object.union(good, {"principal": {"credential": "asserted", "type": "anonymous"}}),
 	"asserted, with a user of which little is known": object.union(without("/principal/user/banned"), {"principal": {"credential": "asserted"}}),
 	"asserted, without type": object.union(
@@ -142,10 +171,21 @@ test_asserted_subjects_are_judged_by_their_roles[note] if {
 }
 
 # One's own is what belongs to the account, not to whoever has the same id.
-test_only_accounts_have_their_own if {
-	d := ostiary.decision with input as ask(
-		{"type": "robot", "id": "u-bob", "credential": "asserted", "roles": []},
-		"delete", user("u-bob", {}),
-	)
-	not d.allow
+test_only_accounts_have_their_own[note] if {
+	robot := {"type": "robot", "id": "u-bob", "credential": "asserted", "roles": []}
+	some note, resource in {"user": user("u-bob", {}), "session": session_of("u-bob"), "key": key_of("u-bob")}
+	d := ostiary.decision with input as ask(robot, "get", resource)
+		with data.permits.self as {"*": {"*": true}}
+	codes(d.reasons) == ["role_missing"]
+}
+
+test_nothing_else_is_ones_own[note] if {
+	some note, resource in {
+		"a key by the name of the user": {"type": "apiKey", "id": "u-bob", "properties": {"owner": "u-eve"}},
+		"a document of the user": {"type": "document", "properties": {"owner": "u-bob"}},
+		"a user that the user owns": user("u-eve", {"owner": "u-bob"}),
+	}
+	d := ostiary.decision with input as ask(bob, "get", resource)
+		with data.permits.self as {"*": {"*": true}}
+	codes(d.reasons) == ["role_missing"]
 }

@@ -25,7 +25,14 @@ reasons contains {
 
 reasons contains {"code": code, "message": sentence(code)} if some code in guards
 
-reasons contains denial_reason(denial) if some denial in denials
+reasons contains denial_reason(denial) if {
+	app_forbids
+	some denial in each(data.app[input.resource.type].deny)
+}
+
+each(deny) := deny if {
+	type_name(deny) in {"array", "set"}
+} else := [deny]
 
 unauthenticated := sprintf("%s needs a credential", [permission]) if {
 	anonymous
@@ -64,35 +71,38 @@ excess contains sprintf("%s:%s", [type, action]) if {
 # An application denies with a sentence, or with an object that has a code, a
 # message and whatever else it wants to say.
 denial_reason(denial) := {"code": "denied", "message": denial} if {
-	is_string(denial)
+	sayable(denial)
 } else := object.union(denial, {"code": denial_code(denial), "message": denial_message(denial)}) if {
 	is_object(denial)
-} else := {"code": "denied", "message": app_forbids}
+} else := {"code": "denied", "message": the_policy_forbids}
 
-denial_code(denial) := denial.code if is_string(denial.code)
+denial_code(denial) := denial.code if sayable(denial.code)
 
 else := "denied"
 
-denial_message(denial) := denial.message if is_string(denial.message)
+denial_message(denial) := denial.message if sayable(denial.message)
 
-else := app_forbids
+else := the_policy_forbids
 
-app_forbids := sprintf("the policy for %v forbids it", [input.resource.type])
+sayable(text) if {
+	is_string(text)
+	text != ""
+}
+
+the_policy_forbids := sprintf("the policy for %v forbids it", [input.resource.type])
 
 permission := concat(":", [input.resource.type, input.action.name]) if {
 	named
 } else := "an unnamed permission"
 
 who := input.principal.user.name if {
-	is_string(input.principal.user.name)
-	input.principal.user.name != ""
+	sayable(input.principal.user.name)
 } else := input.principal.id if {
 	is_string(input.principal.id)
 } else := "the principal"
 
 key_name := input.principal.key.name if {
-	is_string(input.principal.key.name)
-	input.principal.key.name != ""
+	sayable(input.principal.key.name)
 } else := input.principal.key.id if {
 	is_string(input.principal.key.id)
 } else := "without a name"

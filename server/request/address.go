@@ -20,6 +20,23 @@ func (rd *Reader) Address(r *http.Request) string {
 	return ""
 }
 
+// Client returns the address that policies see and attempts are counted for:
+// that of the peer, unless the peer is a trusted proxy whose header tells a
+// better one. Unlike Address, which is what Better Auth keeps with a session,
+// it can't be chosen by whoever sends the request.
+func (rd *Reader) Client(r *http.Request) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	if rd.trusts(peer.Addr().Unmap()) {
+		if a := rd.Address(r); a != "" {
+			return a
+		}
+	}
+	return canonicalAddress(peer.Addr().Unmap().WithZone(""))
+}
+
 // forwarded finds the client in a list of hops, nearest last.
 func (rd *Reader) forwarded(list string) (netip.Addr, bool) {
 	if strings.TrimSpace(list) == "" {

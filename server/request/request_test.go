@@ -198,12 +198,40 @@ func TestAnswersSayWhatTheyRestOn(t *testing.T) {
 		"nothing": decide,
 	} {
 		w := httptest.NewRecorder()
-		rd.Noted(rd.Noted(h)).ServeHTTP(w, get("X-Forwarded-For", "203.0.113.5"))
+		r := httptest.NewRequest("POST", "/", nil)
+		x, ctx := rd.Begin(w, r, nil)
+		h(x, r.WithContext(ctx))
+		x.End()
 		if got := w.Result().Header.Get("Ostiary-Decision"); got != "d2" {
 			t.Errorf("%s: decision: got %q, want d2", name, got)
 		}
 		if got := w.Result().Header.Get("Ostiary-Revision"); got != "7" {
 			t.Errorf("%s: revision: got %q, want 7", name, got)
+		}
+	}
+}
+
+// Only a proxy that is trusted can say who stands behind it.
+func TestClientCannotChooseItsAddress(t *testing.T) {
+	tests := []struct{ peer, forwarded, want string }{
+		{"203.0.113.9:1234", "", "203.0.113.9"},
+		{"203.0.113.9:1234", "198.51.100.1", "203.0.113.9"},
+		{"10.0.0.1:1234", "198.51.100.1", "198.51.100.1"},
+		{"10.0.0.1:1234", "192.0.2.66, 198.51.100.1, 10.0.0.2", "198.51.100.1"},
+		{"10.0.0.1:1234", "nonsense", "10.0.0.1"},
+		{"[::ffff:203.0.113.9]:1234", "", "203.0.113.9"},
+		{"[2001:db8::1]:1234", "", "2001:0db8:0000:0000:0000:0000:0000:0000"},
+		{"not an address", "198.51.100.1", ""},
+	}
+	rd := reader(t, request.Options{TrustedProxies: []string{"10.0.0.0/8"}})
+	for _, tt := range tests {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.RemoteAddr = tt.peer
+		if tt.forwarded != "" {
+			r.Header.Set("X-Forwarded-For", tt.forwarded)
+		}
+		if got := rd.Client(r); got != tt.want {
+			t.Errorf("peer %s, forwarded %q: got %q, want %q", tt.peer, tt.forwarded, got, tt.want)
 		}
 	}
 }

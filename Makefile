@@ -1,0 +1,42 @@
+# The words a newcomer would guess. `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help run build test check e2e bench fuzz generate needs
+
+PROCS    ?= 2
+FUZZTIME ?= 10s
+COUNT    ?= 6
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
+
+run: build ## build and start on ./data, with an administrator and a key on the first start
+	@mkdir -p -m 700 data && exec bin/ostiary serve --bootstrap --database sqlite:data/ostiary.db
+
+build: ## build bin/ostiary
+	go build -trimpath -o bin/ostiary ./cmd/ostiary
+
+test: needs ## everything: Go (with the race detector), Rego, command scripts, JavaScript client
+	go test -race -shuffle=on -p $(PROCS) -timeout 15m ./...
+
+check: ## formatting, vet, staticcheck, staircase, Rego, generated files, go.mod
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these" >&2; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+	go test -run 'Staircase|Documentation|Formatted|Generated' . ./policies/... ./cmd/... ./server/...
+	go mod tidy -diff
+
+e2e: needs ## only the end-to-end tests with the real JavaScript client
+	go test -count=1 -v -timeout 15m ./e2e
+
+bench: ## benchmarks, ready for `go tool benchstat`
+	go test -run '^$$' -bench . -benchmem -count $(COUNT) -p 1 ./...
+
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	@for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+		go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
+
+generate: ## rewrite what is generated from the code: ostiary.yaml, docs/configuration.md
+	go test -count=1 -run Generated ./cmd/ostiary -update
+
+needs:
+	@.ci/needs

@@ -1,0 +1,591 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/spf13/pflag"
+	"github.com/spf13/viper"
+	"go.yaml.in/yaml/v3"
+)
+
+// config is everything that can be set. A member's key is its name in the
+// file; the flag and the environment variable derive from it: session.life is
+// --session-life and OSTIARY_SESSION_LIFE. The configuration ends in this
+// package: options turns it into what the rooms take.
+type config struct {
+	Listen        string `key:"listen" help:"address to listen on"`
+	MetricsListen string `key:"metrics_listen" help:"address of /metrics; empty for none"`
+	Database      string `key:"database" help:"sqlite:PATH, sqlite::memory: or postgres://…"`
+	Secret        string `key:"secret" env:"BETTER_AUTH_SECRET" help:"signs cookies, at least 32 characters; with SQLite and none given, one is kept in PATH.secret"`
+	// A list of its own, because a secret may contain commas.
+	OldSecrets []string `key:"old_secrets" help:"secrets that cookies may still be signed with"`
+	BaseURL    string   `key:"base_url" env:"BETTER_AUTH_URL" help:"URL that browsers know the service by; empty for http:// and the listen address"`
+	Policies   string   `key:"policies" help:"folder of the bundle that is added to the built-in one, reloaded when its files change"`
+
+	BasePath       string   `key:"base_path" help:"path of the Better Auth API"`
+	RateLimit      bool     `key:"rate_limit" help:"bound requests to the Better Auth API per client address and path, as it does in production"`
+	TrustedOrigins []string `key:"trusted_origins" env:"BETTER_AUTH_TRUSTED_ORIGINS" help:"origins, beside the base URL's, whose pages may use cookies here; * and ? match"`
+	TrustedProxies []string `key:"trusted_proxies" help:"addresses or networks of proxies whose word on the client's address counts"`
+	AddressHeaders []string `key:"address_headers" help:"headers that carry the client's address"`
+	KeyHeaders     []string `key:"key_headers" help:"headers that carry an API key; the first that is there counts"`
+
+	Cookies struct {
+		Prefix string `key:"prefix" help:"first part of cookie names"`
+		Secure string `key:"secure" help:"true, false, or auto: as the base URL is https"`
+		Domain string `key:"domain" help:"domain whose hosts share the cookies; empty for the host alone"`
+		// Written for applications that read it; never believed here.
+		Cache     bool          `key:"cache" help:"write the session_data cookie for applications that read it"`
+		CacheLife time.Duration `key:"cache_life" help:"life of that cookie"`
+	} `key:"cookies"`
+
+	Session struct {
+		Life              time.Duration `key:"life" help:"how long a session lives unused"`
+		UpdateAge         time.Duration `key:"update_age" help:"a session used this long after its last extension is extended"`
+		NeverSlides       bool          `key:"never_slides" help:"end sessions at their first end, however much they are used"`
+		FreshAge          time.Duration `key:"fresh_age" help:"how long a sign-in counts as recent; 0s is for ever"`
+		ShortLife         time.Duration `key:"short_life" help:"life of a session that is not to be remembered"`
+		ImpersonationLife time.Duration `key:"impersonation_life" help:"life of an impersonated session"`
+	} `key:"session"`
+
+	SignUp               bool     `key:"sign_up" help:"let people create accounts"`
+	AutoSignIn           bool     `key:"auto_sign_in" help:"sign in after sign-up"`
+	RequireVerifiedEmail bool     `key:"require_verified_email" help:"refuse sign-in until the email is verified"`
+	DefaultRole          string   `key:"default_role" help:"role of users who have none"`
+	AdminRoles           []string `key:"admin_roles" help:"roles that make an administrator"`
+	AdminUserIDs         []string `key:"admin_user_ids" help:"users who are administrators whatever their role"`
+	ChangeEmail          bool     `key:"change_email" help:"let people change an email that is not verified"`
+	DeleteUser           bool     `key:"delete_user" help:"let people delete their own account"`
+
+	Ban struct {
+		Reason  string        `key:"reason" help:"reason of a ban that gives none"`
+		Life    time.Duration `key:"life" help:"length of a ban that gives none; 0s is for ever"`
+		Message string        `key:"message" help:"what banned people are told at sign-in"`
+	} `key:"ban"`
+
+	Password struct {
+		Min        int           `key:"min" help:"shortest password"`
+		Max        int           `key:"max" help:"longest password"`
+		HashMemory size          `key:"hash_memory" help:"memory for hashing passwords at once; one takes 32MiB"`
+		HashWait   time.Duration `key:"hash_wait" help:"how long a sign-in waits for its turn"`
+	} `key:"password"`
+	Username struct {
+		Min int `key:"min" help:"shortest username"`
+		Max int `key:"max" help:"longest username"`
+	} `key:"username"`
+
+	Keys struct {
+		Prefix             string        `key:"prefix" help:"first characters of API keys"`
+		NameRequired       bool          `key:"name_required" help:"refuse keys without a name"`
+		NameMin            int           `key:"name_min" help:"shortest name"`
+		NameMax            int           `key:"name_max" help:"longest name"`
+		PrefixMin          int           `key:"prefix_min" help:"shortest prefix that can be asked for"`
+		PrefixMax          int           `key:"prefix_max" help:"longest prefix that can be asked for"`
+		Length             int           `key:"length" help:"shortest key that is looked at; a key with another prefix than ours has so many random characters"`
+		StartLength        int           `key:"start_length" help:"characters of a key that lists show"`
+		DefaultLife        time.Duration `key:"default_life" help:"life of a key that asks for none; 0s is for ever"`
+		MinLife            time.Duration `key:"min_life" help:"shortest life that can be asked for"`
+		MaxLife            time.Duration `key:"max_life" help:"longest life that can be asked for"`
+		ExpiryFixed        bool          `key:"expiry_fixed" help:"refuse keys that ask for a life"`
+		Metadata           bool          `key:"metadata" help:"let keys carry metadata"`
+		DefaultPermissions []string      `key:"default_permissions" help:"grants of a key that asks for none, as type:action"`
+		RateLimitMax       int64         `key:"rate_limit_max" help:"uses per window of a key without a limit of its own; 0 is no limit"`
+		RateLimitWindow    time.Duration `key:"rate_limit_window" help:"that window"`
+		Retention          time.Duration `key:"retention" help:"how long ended keys are kept"`
+	} `key:"keys"`
+
+	Throttle struct {
+		PerAccount int           `key:"per_account" help:"failed sign-ins to an account in the window; 0 is no limit"`
+		PerAddress int           `key:"per_address" help:"failed sign-ins from an address in the window; 0 is no limit"`
+		Window     time.Duration `key:"window" help:"that window"`
+	} `key:"throttle"`
+
+	Decisions struct {
+		Deadline  time.Duration `key:"deadline" help:"time for one decision; after it the answer is no"`
+		Strict    bool          `key:"strict" help:"deny when a decision cannot be recorded"`
+		Buffer    int           `key:"buffer" help:"decisions waiting to be written before some are lost"`
+		Retention time.Duration `key:"retention" help:"how long decision records are kept; 0s is for ever"`
+	} `key:"decisions"`
+
+	Cache struct {
+		Size  int           `key:"size" help:"callers remembered; 0 remembers none"`
+		Life  time.Duration `key:"life" help:"the longest a caller is remembered unasked"`
+		Lease time.Duration `key:"lease" help:"the longest a change elsewhere can stay unnoticed"`
+	} `key:"cache"`
+
+	Limits struct {
+		Body  size `key:"body" help:"largest request body"`
+		Depth int  `key:"depth" help:"deepest JSON in a request"`
+	} `key:"limits"`
+
+	Log struct {
+		Level  string `key:"level" help:"debug, info, warn or error"`
+		Format string `key:"format" help:"text or json"`
+	} `key:"log"`
+	ShutdownGrace time.Duration `key:"shutdown_grace" help:"how long requests in flight may take after SIGTERM"`
+}
+
+func defaults() config {
+	var c config
+	c.Listen = "127.0.0.1:8080"
+	c.Database = "sqlite:ostiary.db"
+	c.AddressHeaders = []string{"x-forwarded-for"}
+	c.KeyHeaders = []string{"x-api-key"}
+	c.Cookies.Prefix = "better-auth"
+	c.Cookies.Secure = "auto"
+	c.Cookies.CacheLife = 5 * time.Minute
+	c.BasePath = "/api/auth"
+	c.Session.Life = 7 * day
+	c.Session.UpdateAge = day
+	c.Session.FreshAge = day
+	c.Session.ShortLife = day
+	c.Session.ImpersonationLife = time.Hour
+	c.SignUp = true
+	c.AutoSignIn = true
+	c.DefaultRole = "user"
+	c.AdminRoles = []string{"admin"}
+	c.Ban.Reason = "No reason"
+	c.Ban.Message = "You have been banned from this application. Please contact support if you believe this is an error."
+	c.Password.Min, c.Password.Max = 8, 128
+	c.Password.HashMemory = 256 << 20
+	c.Password.HashWait = 5 * time.Second
+	c.Username.Min, c.Username.Max = 3, 30
+	c.Keys.Prefix = "ost_"
+	c.Keys.NameMin, c.Keys.NameMax = 1, 32
+	c.Keys.PrefixMin, c.Keys.PrefixMax = 1, 32
+	c.Keys.Length = 64
+	c.Keys.StartLength = 6
+	c.Keys.MinLife, c.Keys.MaxLife = day, 365*day
+	c.Keys.Metadata = true
+	c.Keys.RateLimitWindow = day
+	c.Keys.Retention = 90 * day
+	c.Throttle.PerAccount, c.Throttle.PerAddress = 10, 100
+	c.Throttle.Window = 15 * time.Minute
+	c.Decisions.Deadline = time.Second
+	c.Decisions.Buffer = 20_000
+	c.Decisions.Retention = 90 * day
+	c.Cache.Size = 100_000
+	c.Cache.Life = time.Minute
+	c.Cache.Lease = 2 * time.Second
+	c.Limits.Body = 1 << 20
+	c.Limits.Depth = 32
+	c.Log.Level, c.Log.Format = "info", "text"
+	c.ShutdownGrace = 30 * time.Second
+	return c
+}
+
+// setting is a member of config under its names.
+type setting struct {
+	key, help string
+	env       []string // the first that is set counts
+	value     reflect.Value
+}
+
+func (s setting) flag() string { return strings.NewReplacer(".", "-", "_", "-").Replace(s.key) }
+
+// settings lists the members of c in order.
+func settings(c *config) []setting { return walk(reflect.ValueOf(c).Elem(), "") }
+
+func walk(v reflect.Value, prefix string) []setting {
+	var all []setting
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		key := prefix + f.Tag.Get("key")
+		if f.Type.Kind() == reflect.Struct {
+			all = append(all, walk(v.Field(i), key+".")...)
+			continue
+		}
+		s := setting{key: key, help: f.Tag.Get("help"), value: v.Field(i)}
+		s.env = append(s.env, "OSTIARY_"+strings.ToUpper(strings.ReplaceAll(key, ".", "_")))
+		if also := f.Tag.Get("env"); also != "" {
+			s.env = append(s.env, also)
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// text is a flag's value as typed; it is decoded with the file's and the
+// environment's.
+type text struct{ value, kind string }
+
+func (t *text) String() string     { return t.value }
+func (t *text) Set(s string) error { t.value = s; return nil }
+func (t *text) Type() string       { return t.kind }
+
+// addFlags gives flags one for each setting; only those in shown appear in
+// the help, or all if shown is nil.
+func addFlags(flags *pflag.FlagSet, shown []string) {
+	flags.String("config", "", "configuration file (default ostiary.yaml, if there is one)")
+	c := defaults()
+	for _, s := range settings(&c) {
+		f := flags.VarPF(&text{format(s.value.Interface()), kind(s.value)}, s.flag(), "", s.help)
+		if s.value.Kind() == reflect.Bool {
+			f.NoOptDefVal = "true"
+		}
+		f.Hidden = shown != nil && !slices.Contains(shown, s.key)
+	}
+}
+
+// load reads the configuration: flags win over the environment, the
+// environment over the file, the file over the defaults. It reports every
+// mistake, each with the place it was made in; what could be read is returned
+// even then, so that a caller can look for more mistakes.
+func load(flags *pflag.FlagSet) (config, error) {
+	c := defaults()
+	all := settings(&c)
+
+	v := viper.New()
+	file, err := readFile(v, flags.Lookup("config"), all)
+	mistakes := []error{err}
+	for _, s := range all {
+		v.SetDefault(s.key, format(s.value.Interface()))
+		// Neither fails: the key is not empty, the flag is not nil.
+		_ = v.BindEnv(append([]string{s.key}, s.env...)...)
+		_ = v.BindPFlag(s.key, flags.Lookup(s.flag()))
+	}
+	for _, s := range all {
+		if !v.IsSet(s.key) {
+			continue // null in the file
+		}
+		hooks := viper.DecodeHook(mapstructure.DecodeHookFuncType(decode))
+		if err := v.UnmarshalKey(s.key, s.value.Addr().Interface(), hooks); err != nil {
+			mistakes = append(mistakes, fmt.Errorf("%s: %s", origin(s, flags, file), plain(err)))
+		}
+	}
+	mistakes = append(mistakes, c.check(func(key string) string {
+		i := slices.IndexFunc(all, func(s setting) bool { return s.key == key })
+		return origin(all[i], flags, file)
+	})...)
+	return c, errors.Join(mistakes...)
+}
+
+// plain is what went wrong without mapstructure's frame around it.
+func plain(err error) string {
+	for {
+		inner := errors.Unwrap(err)
+		if joined, ok := err.(interface{ Unwrap() []error }); ok && len(joined.Unwrap()) > 0 {
+			inner = joined.Unwrap()[0]
+		}
+		if inner == nil {
+			break
+		}
+		err = inner
+	}
+	msg := err.Error()
+	if _, after, ok := strings.Cut(msg, "error decoding '': "); ok {
+		msg = after
+	}
+	return strings.TrimSpace(strings.TrimPrefix(msg, "'' "))
+}
+
+// places maps the keys of a configuration file to "file:line".
+type places map[string]string
+
+// readFile gives v the configuration file, and refuses keys that mean nothing.
+func readFile(v *viper.Viper, flag *pflag.Flag, all []setting) (places, error) {
+	name := flag.Value.String()
+	if name == "" {
+		name = os.Getenv("OSTIARY_CONFIG")
+	}
+	chosen := name != ""
+	name = cmp.Or(name, "ostiary.yaml")
+	data, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) && !chosen {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+
+	var doc yaml.Node
+	if err := yaml.Unmarshal(data, &doc); err != nil {
+		return nil, fmt.Errorf("%s: %s", name, strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if len(doc.Content) == 0 {
+		return nil, nil // an empty file
+	}
+	found := places{}
+	var mistakes []error
+	var visit func(n *yaml.Node, prefix string)
+	visit = func(n *yaml.Node, prefix string) {
+		at := fmt.Sprintf("%s:%d", name, n.Line)
+		if n.Kind != yaml.MappingNode {
+			if n.Tag != "!!null" {
+				mistakes = append(mistakes, fmt.Errorf("%s: %q is a section, not a value", at, strings.TrimSuffix(prefix, ".")))
+			}
+			return
+		}
+		for i := 0; i < len(n.Content); i += 2 {
+			k, val := n.Content[i], n.Content[i+1]
+			key, at := prefix+k.Value, fmt.Sprintf("%s:%d", name, k.Line)
+			section := slices.ContainsFunc(all, func(s setting) bool { return strings.HasPrefix(s.key, key+".") })
+			value := slices.ContainsFunc(all, func(s setting) bool { return s.key == key })
+			switch _, twice := found[key]; {
+			case twice:
+				mistakes = append(mistakes, fmt.Errorf("%s: %q is there twice", at, key))
+			case section:
+				found[key] = at
+				visit(val, key+".")
+			case value:
+				found[key] = at
+			default:
+				mistakes = append(mistakes, fmt.Errorf("%s: unknown key %q", at, key))
+			}
+		}
+	}
+	visit(doc.Content[0], "")
+	v.SetConfigType("yaml")
+	if err := v.ReadConfig(bytes.NewReader(data)); err != nil && len(mistakes) == 0 {
+		mistakes = append(mistakes, fmt.Errorf("%s: %w", name, err))
+	}
+	return found, errors.Join(mistakes...)
+}
+
+// origin says where the value of s was given.
+func origin(s setting, flags *pflag.FlagSet, file places) string {
+	if flags.Changed(s.flag()) {
+		return "--" + s.flag()
+	}
+	for _, name := range s.env {
+		if os.Getenv(name) != "" {
+			return name
+		}
+	}
+	if at, ok := file[s.key]; ok {
+		return at + ": " + s.key
+	}
+	return s.key
+}
+
+// minSecret is the shortest signing secret that is accepted.
+const minSecret = 32
+
+// check reports what is wrong with values that are well-formed, each with the
+// place where it was given.
+func (c *config) check(where func(key string) string) []error {
+	var mistakes []error
+	refuse := func(key, format string, args ...any) {
+		mistakes = append(mistakes, fmt.Errorf("%s: %s", where(key), fmt.Sprintf(format, args...)))
+	}
+	oneOf := func(key, value string, values ...string) {
+		if !slices.Contains(values, value) {
+			refuse(key, "%q is none of %s", value, strings.Join(values, ", "))
+		}
+	}
+
+	address := func(key, value string) {
+		if _, port, err := net.SplitHostPort(value); err != nil {
+			refuse(key, "%q is not host:port", value)
+		} else if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+			refuse(key, "%q is not a port", port)
+		}
+	}
+	address("listen", c.Listen)
+	if c.MetricsListen != "" {
+		address("metrics_listen", c.MetricsListen)
+	}
+	if path, ok := c.sqlite(); ok && path == "" || !ok && !c.postgres() {
+		// The value is not shown: a database URL can hold a password.
+		refuse("database", "must be sqlite:PATH, sqlite::memory: or postgres://…")
+	}
+	if c.BaseURL != "" {
+		if u, err := url.Parse(c.BaseURL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+			refuse("base_url", "%q is not an http:// or https:// URL", c.BaseURL)
+		}
+	}
+	if c.Policies != "" {
+		if _, err := os.ReadDir(c.Policies); err != nil {
+			refuse("policies", "%v", err)
+		}
+	}
+	if n := len(c.Secret); n > 0 && n < minSecret {
+		refuse("secret", "has %d characters; it needs at least %d", n, minSecret)
+	}
+	for _, s := range c.OldSecrets {
+		if len(s) < minSecret {
+			refuse("old_secrets", "one has %d characters; each needs at least %d", len(s), minSecret)
+		}
+	}
+	if c.Secret == "" && c.postgres() {
+		refuse("secret", "is needed with Postgres: set OSTIARY_SECRET to %d random characters or more", minSecret)
+	}
+	oneOf("cookies.secure", c.Cookies.Secure, "auto", "true", "false")
+	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	oneOf("log.format", c.Log.Format, "text", "json")
+	for _, p := range c.Keys.DefaultPermissions {
+		if kind, action, ok := strings.Cut(p, ":"); !ok || kind == "" || action == "" {
+			refuse("keys.default_permissions", "%q is not type:action", p)
+		}
+	}
+	for _, s := range settings(c) {
+		if s.value.CanInt() && s.value.Int() < 0 {
+			refuse(s.key, "is negative")
+		}
+	}
+	span := func(least, most string, min, max int64) {
+		if min > max {
+			refuse(least, "is above %s", most)
+		}
+	}
+	span("password.min", "password.max", int64(c.Password.Min), int64(c.Password.Max))
+	span("username.min", "username.max", int64(c.Username.Min), int64(c.Username.Max))
+	span("keys.name_min", "keys.name_max", int64(c.Keys.NameMin), int64(c.Keys.NameMax))
+	span("keys.prefix_min", "keys.prefix_max", int64(c.Keys.PrefixMin), int64(c.Keys.PrefixMax))
+	span("keys.min_life", "keys.max_life", int64(c.Keys.MinLife), int64(c.Keys.MaxLife))
+	if c.Keys.RateLimitMax > 0 && c.Keys.RateLimitWindow == 0 {
+		refuse("keys.rate_limit_max", "needs keys.rate_limit_window")
+	}
+	return mistakes
+}
+
+func (c *config) sqlite() (path string, ok bool) { return strings.CutPrefix(c.Database, "sqlite:") }
+
+func (c *config) postgres() bool {
+	return strings.HasPrefix(c.Database, "postgres://") || strings.HasPrefix(c.Database, "postgresql://")
+}
+
+// ---- Values as people write them ----
+
+const day = 24 * time.Hour
+
+// size is a number of bytes, written with or without a unit.
+type size int64
+
+var units = []struct {
+	name string
+	size size
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
+
+func parseSize(s string) (size, error) {
+	for _, u := range units {
+		if n, ok := strings.CutSuffix(s, u.name); ok {
+			i, err := strconv.ParseInt(strings.TrimSpace(n), 10, 32)
+			if err != nil {
+				break
+			}
+			return size(i) * u.size, nil
+		}
+	}
+	if i, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return size(i), nil
+	}
+	return 0, fmt.Errorf("%q is not a size such as 1MiB", s)
+}
+
+// parseDuration is time.ParseDuration with days.
+func parseDuration(s string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseInt(days, 10, 32); err == nil {
+			return time.Duration(n) * day, nil
+		}
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a duration such as 90s, 12h or 7d", s)
+	}
+	return d, nil
+}
+
+// decode turns what people write into what config holds.
+func decode(from, to reflect.Type, data any) (any, error) {
+	switch to {
+	case reflect.TypeFor[time.Duration]():
+		// A bare number would quietly be nanoseconds.
+		return parseDuration(fmt.Sprint(data))
+	case reflect.TypeFor[size]():
+		return parseSize(fmt.Sprint(data))
+	case reflect.TypeFor[bool]():
+		switch fmt.Sprint(data) {
+		case "true":
+			return true, nil
+		case "false":
+			return false, nil
+		}
+		return nil, fmt.Errorf("%q is neither true nor false", data)
+	case reflect.TypeFor[int](), reflect.TypeFor[int64]():
+		n, err := strconv.ParseInt(fmt.Sprint(data), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a whole number", fmt.Sprint(data))
+		}
+		return n, nil
+	case reflect.TypeFor[[]string]():
+		switch from.Kind() {
+		case reflect.String:
+		case reflect.Slice:
+			return data, nil
+		default:
+			return nil, errors.New("is not a list")
+		}
+		list := []string{}
+		for item := range strings.SplitSeq(data.(string), ",") {
+			if item = strings.TrimSpace(item); item != "" {
+				list = append(list, item)
+			}
+		}
+		return list, nil
+	case reflect.TypeFor[string]():
+		switch from.Kind() {
+		case reflect.Map, reflect.Slice:
+			return nil, errors.New("is not a text")
+		}
+		return fmt.Sprint(data), nil
+	}
+	return data, nil
+}
+
+// format is the reverse of decode.
+func format(v any) string {
+	switch v := v.(type) {
+	case []string:
+		return strings.Join(v, ",")
+	case size:
+		for _, u := range units {
+			if v >= u.size && v%u.size == 0 {
+				return fmt.Sprintf("%d%s", v/u.size, u.name)
+			}
+		}
+		return "0"
+	case time.Duration:
+		if v >= day && v%day == 0 {
+			return fmt.Sprintf("%dd", v/day)
+		}
+		s := v.String() // 1h0m0s
+		if strings.HasSuffix(s, "m0s") {
+			s = strings.TrimSuffix(s, "0s")
+		}
+		if strings.HasSuffix(s, "h0m") {
+			s = strings.TrimSuffix(s, "0m")
+		}
+		return s
+	}
+	return fmt.Sprint(v)
+}
+
+// kind names the type of a setting for the help and the documentation.
+func kind(v reflect.Value) string {
+	switch v.Interface().(type) {
+	case time.Duration:
+		return "duration"
+	case size:
+		return "size"
+	case []string:
+		return "list"
+	case bool:
+		return "bool"
+	case int, int64:
+		return "number"
+	}
+	return "text"
+}

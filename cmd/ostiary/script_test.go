@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"ostiary": main})
+}
+
+// The scripts in testdata are the manual of the command. They use, beside
+// what testscript offers:
+//
+//	exits STATUS COMMAND…   the command ends with this status
+//	serve ARGUMENT…         starts `ostiary serve` on a free port, and waits
+//	                        until it is ready; it writes to serve.out and
+//	                        serve.err, and $URL is where it is
+//	stop                    stops it with SIGTERM; it has to end with status 0
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits": exits,
+			"serve": serveInBackground,
+			"stop":  stop,
+		},
+	})
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits STATUS COMMAND…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// running is the service that a script has started.
+type running struct {
+	cmd   *exec.Cmd
+	ended chan error
+}
+
+var services = map[*testscript.TestScript]*running{}
+
+func serveInBackground(ts *testscript.TestScript, neg bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	address := l.Addr().String()
+	l.Close()
+
+	path, err := exec.LookPath("ostiary")
+	ts.Check(err)
+	// Not bound to the test's context: it is stopped, not killed.
+	cmd := exec.CommandContext(context.Background(), path, append([]string{"serve", "--listen", address}, args...)...)
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "TMPDIR=" + ts.Getenv("TMPDIR")}
+	out, err := os.Create(ts.MkAbs("serve.out"))
+	ts.Check(err)
+	defer out.Close()
+	log, err := os.Create(ts.MkAbs("serve.err"))
+	ts.Check(err)
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = out, log
+	ts.Check(cmd.Start())
+	r := &running{cmd, make(chan error, 1)}
+	go func() { r.ended <- cmd.Wait() }()
+	services[ts] = r
+	ts.Defer(func() {
+		if services[ts] != nil {
+			_ = cmd.Process.Kill()
+			<-r.ended
+			delete(services, ts)
+		}
+	})
+
+	ts.Setenv("URL", "http://"+address)
+	for until := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		resp, err := http.Get("http://" + address + "/readyz")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		select {
+		case err := <-r.ended:
+			r.ended <- err
+			ts.Fatalf("the service ended: %v\n%s", err, ts.ReadFile("serve.err"))
+		default:
+		}
+		if time.Now().After(until) {
+			ts.Fatalf("the service did not become ready\n%s", ts.ReadFile("serve.err"))
+		}
+	}
+}
+
+func stop(ts *testscript.TestScript, neg bool, args []string) {
+	r := services[ts]
+	if r == nil {
+		ts.Fatalf("nothing is running")
+	}
+	delete(services, ts)
+	ts.Check(r.cmd.Process.Signal(syscall.SIGTERM))
+	select {
+	case err := <-r.ended:
+		if err != nil {
+			ts.Fatalf("after SIGTERM: %v\n%s", err, ts.ReadFile("serve.err"))
+		}
+	case <-time.After(30 * time.Second):
+		_ = r.cmd.Process.Kill()
+		ts.Fatalf("it did not stop\n%s", ts.ReadFile("serve.err"))
+	}
+}

@@ -1,0 +1,74 @@
+package ostiary_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"testing/fstest"
+
+	"github.com/ostiary/ostiary"
+	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/authz"
+)
+
+// A route that needs a permission, and a policy of the application's own.
+func Example() {
+	ctx := context.Background()
+	o, err := ostiary.Open(ctx, ostiary.Options{
+		Database: "sqlite::memory:",
+		Policies: fstest.MapFS{"document.rego": {Data: []byte(`package app.document
+
+allow if {
+	input.action.name == "read"
+	input.resource.properties.owner == input.principal.id
+}
+`)}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer o.Close()
+
+	canRead := o.Require("read", func(r *http.Request) authz.Resource {
+		return authz.Resource{Type: "document", ID: r.PathValue("id"), Properties: map[string]any{"owner": ownerOf(r.PathValue("id"))}}
+	})
+	mux := http.NewServeMux()
+	mux.Handle("GET /documents/{id}", canRead(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s reads %s", ostiary.PrincipalFrom(r.Context()).User().Name, r.PathValue("id"))
+	})))
+
+	// The program itself makes a user and a key that may read documents.
+	program := authn.System("example")
+	ann, err := o.Authn().CreateUser(ctx, program, authn.NewUser{Name: "Ann", Email: "ann@example.com"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	owners["plan"] = ann.ID
+	_, key, err := o.Authn().CreateKey(ctx, program, authn.NewKey{OwnerID: ann.ID, Permissions: authz.Permissions{"document": {"read"}}})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	get := func(path, key string) {
+		r := httptest.NewRequest("GET", path, nil)
+		if key != "" {
+			r.Header.Set("x-api-key", key)
+		}
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, r)
+		fmt.Println(w.Code, w.Header().Get("Content-Type"))
+	}
+	get("/documents/plan", key.Reveal())
+	get("/documents/diary", key.Reveal())
+	get("/documents/plan", "")
+	// Output:
+	// 200 text/plain; charset=utf-8
+	// 403 application/problem+json
+	// 401 application/problem+json
+}
+
+var owners = map[string]string{"diary": "somebody else"}
+
+func ownerOf(id string) string { return owners[id] }

@@ -1,0 +1,6 @@
+package app.document
+
+allow if {
+	input.action.name == "read"
+	input.resource.properties.owner == input.principal.user.email
+}

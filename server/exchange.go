@@ -1,0 +1,92 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/server/request"
+)
+
+// ServeHTTP is what stands around every route.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	x, ctx := s.reader.Begin(w, r, s.Metrics.decided)
+
+	// The route context is ours whatever router the handler stands in:
+	// patterns here are of the whole path.
+	rctx := s.contexts.Get().(*chi.Context)
+	rctx.Reset()
+	rctx.Routes = s.mux
+	if r.Method == http.MethodHead && !s.ofBetterAuth(r.URL.Path) {
+		rctx.RouteMethod = http.MethodGet // net/http leaves the body out
+	}
+	r = r.WithContext(context.WithValue(ctx, chi.RouteCtxKey, rctx))
+
+	defer func() {
+		failure := recover()
+		if failure != nil {
+			failure = s.recovered(x, r, failure)
+		}
+		x.End()
+		pattern := rctx.RoutePattern()
+		s.contexts.Put(rctx)
+		s.done(x, r, pattern, time.Since(start))
+		if failure != nil {
+			panic(failure)
+		}
+	}()
+	if !plain(r.URL) {
+		if s.ofBetterAuth(r.URL.Path) {
+			x.WriteHeader(http.StatusNotFound) // as Better Auth answers what it does not route
+			return
+		}
+		s.notFound(x, r)
+		return
+	}
+	s.mux.ServeHTTP(x, r)
+}
+
+// recovered answers a panic, if it still can. If not, it returns what to panic
+// with so that net/http cuts the connection: the client must not take half an
+// answer for a whole one.
+func (s *server) recovered(x *request.Exchange, r *http.Request, failure any) any {
+	if failure == http.ErrAbortHandler {
+		return failure
+	}
+	s.Log.ErrorContext(r.Context(), "panic", "failure", failure, "request", x.ID(), "stack", string(debug.Stack()))
+	switch {
+	case x.Status() != 0:
+		return http.ErrAbortHandler
+	case s.ofBetterAuth(r.URL.Path):
+		x.WriteHeader(http.StatusInternalServerError)
+	default:
+		WriteError(x, nil, authn.Principal{})
+	}
+	return nil
+}
+
+// done counts and logs. Queries, headers and bodies can hold secrets, so none
+// of them is ever logged; the pattern stands for the path.
+func (s *server) done(x *request.Exchange, r *http.Request, pattern string, took time.Duration) {
+	status := cmp.Or(x.Status(), http.StatusOK)
+	if pattern == "" {
+		pattern = "unmatched"
+	}
+	s.Metrics.served(r.Method, pattern, status, took)
+	if s.Log.Enabled(r.Context(), slog.LevelInfo) {
+		s.Log.LogAttrs(r.Context(), slog.LevelInfo, "request",
+			slog.String("method", r.Method),
+			slog.String("route", pattern),
+			slog.Int("status", status),
+			slog.Duration("took", took),
+			slog.String("request", x.ID()),
+		)
+	}
+}

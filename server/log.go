@@ -1,0 +1,154 @@
+package server
+
+import (
+	"net/http"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/ostiary/ostiary/audit"
+	"github.com/ostiary/ostiary/authz"
+)
+
+// recordDocument is a decision as the log tells it.
+type recordDocument struct {
+	ID             string           `json:"id"`
+	Time           stamp            `json:"time"`
+	Allow          bool             `json:"allow"`
+	PolicyRevision string           `json:"policyRevision"`
+	Principal      actorDocument    `json:"principal"`
+	Action         string           `json:"action"`
+	Resource       resourceDocument `json:"resource"`
+	Reasons        []authz.Reason   `json:"reasons"`
+	Failure        string           `json:"failure,omitempty"` // why no policy answered
+	RequestID      string           `json:"requestId,omitempty"`
+	// With one decision only: what the policy saw, and the JSON pointers of
+	// what was taken out of it.
+	Input  map[string]any `json:"input,omitempty"`
+	Masked []string       `json:"masked,omitempty"`
+}
+
+type actorDocument struct {
+	Type           string `json:"type"`
+	ID             string `json:"id,omitempty"`
+	Credential     string `json:"credential,omitempty"`
+	KeyID          string `json:"keyId,omitempty"`
+	ImpersonatedBy string `json:"impersonatedBy,omitempty"`
+}
+
+type resourceDocument struct {
+	Type string `json:"type"`
+	ID   string `json:"id,omitempty"`
+}
+
+func documentOfActor(a audit.Actor) actorDocument {
+	return actorDocument{a.Type, a.ID, a.Credential, a.KeyID, a.ImpersonatedBy}
+}
+
+func documentOfRecord(r *audit.Record) recordDocument {
+	return recordDocument{
+		ID: r.ID, Time: stamp(r.At), Allow: r.Allow, PolicyRevision: r.Revision, Principal: documentOfActor(r.Actor),
+		Action: r.Action, Resource: resourceDocument{r.Resource.Type, r.Resource.ID}, Reasons: r.Reasons,
+		Failure: r.Failure, RequestID: r.RequestID,
+	}
+}
+
+const (
+	defaultPage = 50
+	maxPage     = 500
+)
+
+// decisions lists what was decided, newest first. Pages are told apart by the
+// last id of the one before, so none is seen twice while more are written.
+func (s *server) decisions(c *call) error {
+	if err := s.ask(c, "read", authz.Resource{Type: "decision"}); err != nil {
+		return err
+	}
+	in := queryOf(c.r, "principal", "key", "action", "resourceType", "resourceId", "allow", "code", "revision", "since", "until", "before", "limit")
+	q := audit.Query{
+		PrincipalID: in.text("principal"), KeyID: in.text("key"), Action: in.text("action"),
+		ResourceType: in.text("resourceType"), ResourceID: in.text("resourceId"), Allow: in.boolean("allow"),
+		Code: in.text("code"), Revision: in.text("revision"), Since: in.time("since"), Until: in.time("until"),
+		Before: in.text("before"), Limit: in.number("limit", 1, maxPage, defaultPage),
+	}
+	if err := in.err(); err != nil {
+		return err
+	}
+	records, err := s.Audit.Records(c.ctx, q)
+	if err != nil {
+		return err
+	}
+	page := struct {
+		Decisions []recordDocument `json:"decisions"`
+		Next      *string          `json:"next"` // before of the next page; null: this is the last
+	}{Decisions: make([]recordDocument, len(records))}
+	for i := range records {
+		page.Decisions[i] = documentOfRecord(&records[i])
+	}
+	if len(records) == q.Limit {
+		page.Next = &records[len(records)-1].ID
+	}
+	return answer(c.w, http.StatusOK, page)
+}
+
+// decision tells one decision with all that it was made of.
+func (s *server) decision(c *call) error {
+	id := chi.URLParam(c.r, "id")
+	if err := s.ask(c, "read", authz.Resource{Type: "decision", ID: id}); err != nil {
+		return err
+	}
+	record, err := s.Audit.Record(c.ctx, id)
+	if err != nil {
+		return err
+	}
+	out := documentOfRecord(&record)
+	out.Input, out.Masked = record.Input, record.Masked
+	return answer(c.w, http.StatusOK, out)
+}
+
+type eventDocument struct {
+	ID         string           `json:"id"`
+	Time       stamp            `json:"time"`
+	Kind       string           `json:"kind"`
+	Principal  actorDocument    `json:"principal"`
+	Target     resourceDocument `json:"target"`
+	DecisionID string           `json:"decisionId,omitempty"`
+	Details    map[string]any   `json:"details,omitempty"`
+}
+
+// events lists what was changed, newest first.
+func (s *server) events(c *call) error {
+	if err := s.ask(c, "read", authz.Resource{Type: "event"}); err != nil {
+		return err
+	}
+	in := queryOf(c.r, "limit")
+	limit := in.number("limit", 1, maxPage, defaultPage)
+	if err := in.err(); err != nil {
+		return err
+	}
+	events, err := s.Audit.Events(c.ctx, limit)
+	if err != nil {
+		return err
+	}
+	out := make([]eventDocument, len(events))
+	for i, e := range events {
+		out[i] = eventDocument{e.ID, stamp(e.At), e.Kind, documentOfActor(e.Actor), resourceDocument{e.TargetType, e.TargetID}, e.DecisionID, e.Details}
+	}
+	return answer(c.w, http.StatusOK, struct {
+		Events []eventDocument `json:"events"`
+	}{out})
+}
+
+// roles tells the roles table in force.
+func (s *server) roles(c *call) error {
+	if err := s.ask(c, "read", authz.Resource{Type: "policy"}); err != nil {
+		return err
+	}
+	if err := queryOf(c.r).err(); err != nil {
+		return err
+	}
+	b := s.Policies.Bundle()
+	return answer(c.w, http.StatusOK, struct {
+		PolicyRevision string                       `json:"policyRevision"`
+		Roles          map[string]authz.Permissions `json:"roles"`
+	}{b.Source.Revision, b.Roles})
+}

@@ -1,0 +1,192 @@
+package server
+
+import (
+	"maps"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/policies"
+)
+
+// Metrics counts what is served and decided, in a registry of its own. As a
+// handler it answers in the Prometheus format; it belongs on an address of its
+// own, which strangers cannot reach. No label holds an id or a secret.
+type Metrics struct {
+	registry  *prometheus.Registry
+	handler   http.Handler
+	requests  *prometheus.HistogramVec
+	decisions *prometheus.CounterVec
+
+	// What is known of labels that were seen. It is replaced, never changed,
+	// so that counting takes no lock.
+	mu      sync.Mutex
+	routes  atomic.Pointer[map[route]prometheus.Observer]
+	answers atomic.Pointer[map[outcome]prometheus.Counter]
+}
+
+type route struct {
+	method, pattern string
+	status          int
+}
+
+type outcome struct {
+	allow bool
+	code  string
+}
+
+// maxCodes bounds the reason codes that are counted by name: they are the
+// author's words, and a policy could make up a new one for each request.
+const maxCodes = 100
+
+// NewMetrics returns counters at zero.
+func NewMetrics() *Metrics {
+	registry := prometheus.NewRegistry()
+	m := &Metrics{
+		registry: registry,
+		handler:  promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "ostiary_http_request_duration_seconds",
+			Help:    "Time to answer, by route pattern and status.",
+			Buckets: []float64{.0001, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"method", "route", "status"}),
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ostiary_decisions_total",
+			Help: "Decisions made for requests, by outcome and the code of the first reason.",
+		}, []string{"outcome", "code"}),
+	}
+	m.routes.Store(&map[route]prometheus.Observer{})
+	m.answers.Store(&map[outcome]prometheus.Counter{})
+	registry.MustRegister(m.requests, m.decisions, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Audit shows how many decision records were lost and how many wait to be
+// written.
+func (m *Metrics) Audit(lost func() uint64, waiting func() int) {
+	m.counter("ostiary_audit_records_lost_total", "Decision records that could not be kept.", lost)
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "ostiary_audit_records_waiting",
+		Help: "Decision records that wait to be written.",
+	}, func() float64 { return float64(waiting()) }))
+}
+
+// Cache shows how many credentials were resolved from memory, and how many
+// from the store.
+func (m *Metrics) Cache(hits, misses func() uint64) {
+	m.counter("ostiary_principal_cache_hits_total", "Credentials that were resolved from memory.", hits)
+	m.counter("ostiary_principal_cache_misses_total", "Credentials that were resolved from the store.", misses)
+}
+
+func (m *Metrics) counter(name, help string, f func() uint64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(f()) }))
+}
+
+// about shows which program and which policy are at work.
+func (m *Metrics) about(version string, policy func() policies.Status) {
+	if m == nil {
+		return
+	}
+	m.registry.MustRegister(policyCollector{policy}, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "ostiary_build_info",
+		Help:        "Always 1; the version is a label.",
+		ConstLabels: prometheus.Labels{"version": version},
+	}, func() float64 { return 1 }))
+}
+
+func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.handler.ServeHTTP(w, r) }
+
+// served counts an answer.
+func (m *Metrics) served(method, pattern string, status int, took time.Duration) {
+	if m == nil {
+		return
+	}
+	if !known(method) {
+		method = "other"
+	}
+	key := route{method, pattern, status}
+	o, ok := (*m.routes.Load())[key]
+	if !ok {
+		o = add(m, &m.routes, key, m.requests.WithLabelValues(method, pattern, strconv.Itoa(status)))
+	}
+	o.Observe(took.Seconds())
+}
+
+func known(method string) bool {
+	for _, m := range methods {
+		if m == method {
+			return true
+		}
+	}
+	return method == http.MethodOptions
+}
+
+// decided counts a decision.
+func (m *Metrics) decided(d authz.Decision) {
+	if m == nil {
+		return
+	}
+	key := outcome{allow: d.Allow}
+	if len(d.Reasons) > 0 {
+		key.code = d.Reasons[0].Code
+	}
+	c, ok := (*m.answers.Load())[key]
+	if !ok {
+		if len(*m.answers.Load()) >= maxCodes || len(key.code) > 64 {
+			key.code = "other"
+		}
+		name := "deny"
+		if key.allow {
+			name = "allow"
+		}
+		c = add(m, &m.answers, key, m.decisions.WithLabelValues(name, key.code))
+	}
+	c.Inc()
+}
+
+func add[K comparable, V any](m *Metrics, to *atomic.Pointer[map[K]V], key K, v V) V {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next := maps.Clone(*to.Load())
+	next[key] = v
+	to.Store(&next)
+	return v
+}
+
+// policyCollector shows one series for the revision in force, and none for
+// those before it.
+type policyCollector struct{ status func() policies.Status }
+
+var (
+	policyInfo    = prometheus.NewDesc("ostiary_policy_info", "Always 1; the revision in force is a label.", []string{"revision"}, nil)
+	policyAge     = prometheus.NewDesc("ostiary_policy_age_seconds", "Time since the policy in force was loaded.", nil, nil)
+	policyCurrent = prometheus.NewDesc("ostiary_policy_current", "0 while newer policy files are there that do not compile.", nil, nil)
+)
+
+func (c policyCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- policyInfo
+	ch <- policyAge
+	ch <- policyCurrent
+}
+
+func (c policyCollector) Collect(ch chan<- prometheus.Metric) {
+	status := c.status()
+	current := 1.0
+	if status.Err != nil {
+		current = 0
+	}
+	ch <- prometheus.MustNewConstMetric(policyCurrent, prometheus.GaugeValue, current)
+	if status.Revision == "" {
+		return
+	}
+	ch <- prometheus.MustNewConstMetric(policyInfo, prometheus.GaugeValue, 1, status.Revision)
+	ch <- prometheus.MustNewConstMetric(policyAge, prometheus.GaugeValue, time.Since(status.Loaded).Seconds())
+}

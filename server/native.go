@@ -1,0 +1,106 @@
+package server
+
+import (
+	"context"
+	stdjson "encoding/json"
+	"net/http"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/server/request"
+)
+
+// call is a request to the native API whose caller is known.
+type call struct {
+	w      http.ResponseWriter
+	r      *http.Request
+	ctx    context.Context
+	caller authn.Principal
+}
+
+// native routes method and pattern to h: it finds out who calls, and words
+// what goes wrong.
+func (s *server) native(method, pattern string, h func(*call) error) {
+	s.mux.MethodFunc(method, pattern, func(w http.ResponseWriter, r *http.Request) {
+		// Every answer here depends on the credential.
+		w.Header()["Cache-Control"] = noStore
+		c := call{w: w, r: r, ctx: r.Context()}
+		err := s.authenticate(&c)
+		if err == nil {
+			err = h(&c)
+		}
+		if err == nil {
+			return
+		}
+		p := problemOf(err, c.caller)
+		if p.Status >= 500 {
+			s.Log.ErrorContext(c.ctx, "request failed", "route", pattern, "error", err, "request", authz.FactsFrom(c.ctx).RequestID)
+		}
+		writeProblem(w, p)
+	})
+}
+
+var noStore = []string{"no-store"}
+
+// stands makes d the decision that the answer's header names.
+func (c *call) stands(d authz.Decision) { c.w.(*request.Exchange).Stands(d) }
+
+// authenticate finds out who calls.
+func (s *server) authenticate(c *call) error {
+	cred, place, err := s.reader.Credential(c.r)
+	if err != nil {
+		return err
+	}
+	if place == request.Nowhere {
+		return nil
+	}
+	// A browser sends cookies along with requests that other sites make it
+	// send; headers it does not.
+	if place == request.InCookie {
+		if err := s.origins.Check(c.r); err != nil {
+			return problem(http.StatusForbidden, CodeCrossOrigin, "a request that carries a cookie must come from this service's own pages or a trusted origin")
+		}
+	}
+	c.caller, err = s.Authn.Authenticate(c.ctx, cred)
+	return err
+}
+
+// ask asks the policy whether the caller may, and answers a *authz.DeniedError
+// if not.
+func (s *server) ask(c *call, action string, resource authz.Resource) error {
+	d, err := s.Engine.Decide(c.ctx, authz.Request{Subject: c.caller.Subject(), Action: authz.Action{Name: action}, Resource: resource})
+	if err != nil {
+		return unavailable(err)
+	}
+	if !d.Allow {
+		return &authz.DeniedError{Action: action, Resource: resource, Decision: d}
+	}
+	return nil
+}
+
+// answer writes v as JSON.
+func answer(w http.ResponseWriter, status int, v any) error {
+	body, err := encode(v)
+	if err != nil {
+		return err
+	}
+	w.Header()["Content-Type"] = jsonType
+	w.WriteHeader(status)
+	w.Write(body)
+	return nil
+}
+
+// encode is json.Marshal in a fixed order. Numbers that came out of a policy or a
+// record as text (encoding/json's Number) stay numbers.
+func encode(v any) ([]byte, error) {
+	return json.Marshal(v, json.Deterministic(true), json.WithMarshalers(numbers))
+}
+
+var numbers = json.MarshalToFunc(func(e *jsontext.Encoder, n stdjson.Number) error {
+	return e.WriteValue(jsontext.Value(n))
+})
+
+var jsonType = []string{"application/json"}

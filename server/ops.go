@@ -1,0 +1,58 @@
+package server
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/ostiary/ostiary/server/openapi"
+)
+
+// OpenAPI returns the description of everything that is served, as OpenAPI 3.1
+// in JSON. The caller must not change it.
+func OpenAPI() []byte { return openapi.JSON() }
+
+func (s *server) openapi(w http.ResponseWriter, r *http.Request) {
+	w.Header()["Content-Type"] = jsonType
+	w.Header().Set("Cache-Control", "no-cache")
+	w.Write(openapi.JSON())
+}
+
+// healthz says that the process serves, and nothing about what it stands on.
+func (s *server) healthz(w http.ResponseWriter, r *http.Request) {
+	w.Header()["Cache-Control"] = noStore
+	answer(w, http.StatusOK, struct {
+		Status string `json:"status"`
+	}{"ok"})
+}
+
+type readiness struct {
+	Status  string        `json:"status"`
+	Version string        `json:"version"`
+	Policy  policyInForce `json:"policy"`
+}
+
+type policyInForce struct {
+	Revision string    `json:"revision"`
+	Loaded   time.Time `json:"loaded"`
+	// Current is false while newer files are there that do not compile. Why
+	// is in the log: this route is open to everyone.
+	Current bool `json:"current"`
+}
+
+// readyz says whether requests would be answered.
+func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
+	w.Header()["Cache-Control"] = noStore
+	status := s.Policies.Status()
+	if s.Engine.Policy() == nil {
+		writeProblem(w, problem(http.StatusServiceUnavailable, CodeUnavailable, "no policy is in force"))
+		return
+	}
+	if s.Ready != nil {
+		if err := s.Ready(r.Context()); err != nil {
+			s.Log.WarnContext(r.Context(), "not ready", "error", err)
+			writeProblem(w, problem(http.StatusServiceUnavailable, CodeUnavailable, "not ready"))
+			return
+		}
+	}
+	answer(w, http.StatusOK, readiness{"ready", s.Version, policyInForce{status.Revision, status.Loaded.UTC(), status.Err == nil}})
+}

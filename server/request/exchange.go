@@ -1,0 +1,132 @@
+package request
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"github.com/ostiary/ostiary/audit"
+	"github.com/ostiary/ostiary/authz"
+)
+
+// Headers that say what an answer rests on.
+const (
+	DecisionHeader = "Ostiary-Decision" // id of the last decision made for it
+	RevisionHeader = "Ostiary-Revision" // of the store, after a write
+	IDHeader       = "X-Request-Id"
+)
+
+// Exchange is one request and its answer: the ResponseWriter that handlers
+// are given. Decisions made for the request see its facts, and the answer
+// carries the id of the decision and the revision of the write that it rests on.
+type Exchange struct {
+	http.ResponseWriter
+	facts   authz.Facts
+	receipt audit.Receipt
+	observe func(authz.Decision)
+	status  int
+
+	mu       sync.Mutex
+	decision string
+}
+
+// Begin begins the exchange of r and returns the context for its handling.
+// observe, if not nil, is told of every decision made under it.
+func (rd *Reader) Begin(w http.ResponseWriter, r *http.Request, observe func(authz.Decision)) (*Exchange, context.Context) {
+	x := &Exchange{ResponseWriter: w, observe: observe}
+	x.facts = authz.Facts{
+		IP:        rd.Client(r),
+		UserAgent: r.UserAgent(),
+		Method:    r.Method,
+		Path:      r.URL.Path,
+		RequestID: requestID(r),
+		Decided:   x.decided,
+	}
+	w.Header()[IDHeader] = []string{x.facts.RequestID}
+	ctx := authz.WithFacts(r.Context(), &x.facts)
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		ctx = audit.WithReceipt(ctx, &x.receipt)
+	}
+	return x, ctx
+}
+
+// ID identifies the request in answers, logs and records.
+func (x *Exchange) ID() string { return x.facts.RequestID }
+
+// Status is that of the answer, 0 until its header is written.
+func (x *Exchange) Status() int { return x.status }
+
+func (x *Exchange) decided(d authz.Decision) {
+	x.Stands(d)
+	if x.observe != nil {
+		x.observe(d)
+	}
+}
+
+// Stands makes d the decision that the answer's header names.
+func (x *Exchange) Stands(d authz.Decision) {
+	x.mu.Lock()
+	x.decision = d.ID
+	x.mu.Unlock()
+}
+
+func (x *Exchange) WriteHeader(status int) {
+	if x.status != 0 {
+		return // net/http would complain; the first one counts
+	}
+	if status >= 200 {
+		x.status = status
+		x.note()
+	}
+	x.ResponseWriter.WriteHeader(status)
+}
+
+// End is called when the handler has returned. An answer of which nothing was
+// written yet, and which net/http will now complete, gets its headers too.
+func (x *Exchange) End() {
+	if x.status == 0 {
+		x.note()
+	}
+}
+
+func (x *Exchange) note() {
+	h := x.Header()
+	x.mu.Lock()
+	if x.decision != "" {
+		h[DecisionHeader] = []string{x.decision}
+	}
+	x.mu.Unlock()
+	if x.receipt.Revision != "" {
+		h[RevisionHeader] = []string{x.receipt.Revision}
+	}
+}
+
+func (x *Exchange) Write(b []byte) (int, error) {
+	if x.status == 0 {
+		x.WriteHeader(http.StatusOK)
+	}
+	return x.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (x *Exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// requestID returns the id that the request came with, if it is fit to be
+// repeated in headers and logs, or a new one. It identifies; it proves nothing.
+func requestID(r *http.Request) string {
+	if id := r.Header.Get(IDHeader); id != "" && len(id) <= 128 && printable(id) {
+		return id
+	}
+	return strconv.FormatUint(rand.Uint64()|1<<63, 36) + strconv.FormatUint(rand.Uint64()|1<<63, 36)
+}
+
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,168 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/ostiary/ostiary/audit"
+	"github.com/ostiary/ostiary/authz"
+)
+
+func TestEventIsReadAsItWasWritten(t *testing.T) {
+	eachDialect(t, func(t *testing.T, db *DB) {
+		ev := audit.Event{
+			ID: "e1", At: base, Kind: "user.create",
+			Actor:      audit.Actor{Type: "user", ID: "a", Credential: "session", KeyID: "k", ImpersonatedBy: "i"},
+			TargetType: "user", TargetID: "u1", DecisionID: "d1", Details: map[string]any{"fields": []any{"name"}},
+		}
+		must(t, db.CreateUser(t.Context(), someone("u1"), "", ev))
+		later := event("later")
+		later.At = base.Add(time.Second)
+		must(t, db.CreateUser(t.Context(), someone("u2"), "", later))
+		evs, err := db.Events(t.Context(), 0)
+		must(t, err)
+		diff(t, "events", evs, []audit.Event{later, ev})
+		evs, err = db.Events(t.Context(), 1)
+		must(t, err)
+		diff(t, "newest", evs, []audit.Event{later})
+	})
+}
+
+func TestEventWithoutIDOrTimeGetsThem(t *testing.T) {
+	eachDialect(t, func(t *testing.T, db *DB) {
+		must(t, db.CreateUser(t.Context(), someone("u1"), "", audit.Event{Kind: "user.create"}))
+		evs, err := db.Events(t.Context(), 1)
+		must(t, err)
+		if len(evs[0].ID) != 32 || time.Since(evs[0].At).Abs() > time.Minute {
+			t.Errorf("got %+v", evs[0])
+		}
+	})
+}
+
+func record(id string, at time.Time) audit.Record {
+	return audit.Record{ID: id, At: at, Action: "read", Resource: authz.Resource{Type: "document"}, Actor: audit.Actor{Type: "user", ID: "u1"}}
+}
+
+func TestRecordIsReadAsItWasWritten(t *testing.T) {
+	eachDialect(t, func(t *testing.T, db *DB) {
+		ctx := t.Context()
+		full := audit.Record{
+			ID: "r1", At: base, Allow: true, Revision: "rev",
+			Actor:  audit.Actor{Type: "user", ID: "u1", Credential: "api_key", KeyID: "k1", ImpersonatedBy: "x"},
+			Action: "read", Resource: authz.Resource{Type: "document", ID: "d1", Properties: map[string]any{"owner": "u1"}},
+			// An integer beyond what a float holds: a replay needs all digits.
+			Input:   map[string]any{"n": json.Number("12345678901234567890"), "s": "it's"},
+			Reasons: []authz.Reason{{Code: "role", Message: "m", Permission: "p", Details: map[string]any{"a": "b"}}},
+			Failure: "f", RequestID: "q", Masked: []string{"/input/x"},
+		}
+		must(t, db.WriteRecords(ctx, []audit.Record{full, record("r2", base)}))
+		got, err := db.Record(ctx, "r1")
+		must(t, err)
+		diff(t, "full", got, full)
+		got, err = db.Record(ctx, "r2")
+		must(t, err)
+		diff(t, "bare", got, record("r2", base))
+	})
+}
+
+// A batch whose fate is unknown may be written again.
+func TestRecordsAreWrittenOnce(t *testing.T) {
+	eachDialect(t, func(t *testing.T, db *DB) {
+		ctx := t.Context()
+		must(t, db.WriteRecords(ctx, nil))
+		must(t, db.WriteRecords(ctx, []audit.Record{record("r1", base)}))
+		again := record("r1", base)
+		again.Allow = true
+		must(t, db.WriteRecords(ctx, []audit.Record{again, record("r2", base)}))
+		got, err := db.Records(ctx, audit.Query{})
+		must(t, err)
+		diff(t, "records", got, []audit.Record{record("r2", base), record("r1", base)})
+	})
+}
+
+func TestRecordsArePagedByTheLastOneSeen(t *testing.T) {
+	eachDialect(t, func(t *testing.T, db *DB) {
+		ctx := t.Context()
+		var all []audit.Record
+		for i := range 450 {
+			all = append(all, record(fmt.Sprintf("r%03d", i), base.Add(time.Duration(i/7)*time.Millisecond)))
+		}
+		must(t, db.WriteRecords(ctx, all))
+		var got []string
+		q := audit.Query{Limit: 40}
+		for {
+			page, err := db.Records(ctx, q)
+			must(t, err)
+			if len(page) == 0 {
+				break
+			}
+			for _, r := range page {
+				got = append(got, r.ID)
+			}
+			q.Before = page[len(page)-1].ID
+		}
+		if len(got) != len(all) {
+			t.Fatalf("got %d records, want %d", len(got), len(all))
+		}
+		for i, id := range got {
+			if want := all[len(all)-1-i].ID; id != want {
+				t.Fatalf("at %d: got %s, want %s", i, id, want)
+			}
+		}
+		page, err := db.Records(ctx, audit.Query{})
+		must(t, err)
+		if len(page) != 50 {
+			t.Errorf("default page: got %d, want 50", len(page))
+		}
+	})
+}
+
+func TestRecordQueriesRestrictByWhatIsSet(t *testing.T) {
+	eachDialect(t, func(t *testing.T, db *DB) {
+		ctx := t.Context()
+		a, b := record("a", base), record("b", base.Add(time.Second))
+		a.Allow, a.Actor.KeyID, a.Resource.ID, a.Revision = true, "k1", "d1", "one"
+		b.Actor.ID, b.Action, b.Resource.Type, b.Revision = "u2", "write", "folder", "two"
+		b.Reasons = []authz.Reason{{Code: "role_missing"}, {Code: "other"}}
+		must(t, db.WriteRecords(ctx, []audit.Record{a, b}))
+		for name, c := range map[string]struct {
+			q    audit.Query
+			want string
+		}{
+			"all":            {audit.Query{}, "ba"},
+			"principal":      {audit.Query{PrincipalID: "u2"}, "b"},
+			"key":            {audit.Query{KeyID: "k1"}, "a"},
+			"action":         {audit.Query{Action: "write"}, "b"},
+			"resource type":  {audit.Query{ResourceType: "document"}, "a"},
+			"resource":       {audit.Query{ResourceType: "document", ResourceID: "d1"}, "a"},
+			"allowed":        {audit.Query{Allow: ptr(true)}, "a"},
+			"denied":         {audit.Query{Allow: ptr(false)}, "b"},
+			"first code":     {audit.Query{Code: "role_missing"}, "b"},
+			"second code":    {audit.Query{Code: "other"}, "b"},
+			"part of a code": {audit.Query{Code: "role"}, ""},
+			"no wildcards":   {audit.Query{Code: "role%"}, ""},
+			"revision":       {audit.Query{Revision: "one"}, "a"},
+			"since":          {audit.Query{Since: base.Add(time.Second)}, "b"},
+			"until":          {audit.Query{Until: base.Add(time.Second)}, "a"},
+			"before":         {audit.Query{Before: "b"}, "a"},
+			"both":           {audit.Query{PrincipalID: "u1", Action: "write"}, ""},
+		} {
+			rs, err := db.Records(ctx, c.q)
+			must(t, err)
+			var got string
+			for _, r := range rs {
+				got += r.ID
+			}
+			if got != c.want {
+				t.Errorf("%s: got %q, want %q", name, got, c.want)
+			}
+		}
+		n, err := db.DeleteRecords(ctx, base.Add(time.Second))
+		must(t, err)
+		if _, err := db.Record(ctx, "b"); err != nil || n != 1 {
+			t.Errorf("deleted %d, the newer one: %v", n, err)
+		}
+	})
+}

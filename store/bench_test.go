@@ -1,0 +1,68 @@
+package store
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/ostiary/ostiary/authn"
+)
+
+// filled is a file with ten thousand users, each with a session and a key.
+func filled(b *testing.B) *DB {
+	b.Helper()
+	db := open(b, "sqlite:"+b.TempDir()+"/bench.db")
+	tx, err := db.writer.DB.BeginTx(b.Context(), nil)
+	must(b, err)
+	const at = `'2026-03-04T05:06:07.089Z'`
+	for i := range 10_000 {
+		for _, q := range []string{
+			`INSERT INTO "user" ("id", "name", "email", "emailVerified", "createdAt", "updatedAt", "role") VALUES ('u%d', 'n', 'u%[1]d@x.test', TRUE, ` + at + `, ` + at + `, 'user')`,
+			`INSERT INTO session ("id", "token", "userId", "expiresAt", "createdAt", "updatedAt") VALUES ('s%d', 'token-%[1]d', 'u%[1]d', ` + at + `, ` + at + `, ` + at + `)`,
+			`INSERT INTO apikey ("id", "configId", "referenceId", "key", "createdAt", "updatedAt", "permissions") VALUES ('k%d', 'default', 'u%[1]d', 'digest-%[1]d', ` + at + `, ` + at + `, '{"user":["list","get"]}')`,
+		} {
+			if _, err := tx.ExecContext(b.Context(), fmt.Sprintf(q, i)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	must(b, tx.Commit())
+	return db
+}
+
+func BenchmarkSessionByToken(b *testing.B) {
+	db := filled(b)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if _, _, _, err := db.SessionByToken(b.Context(), authn.Secret(fmt.Sprintf("token-%d", i%10_000))); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkKeyByDigest(b *testing.B) {
+	db := filled(b)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if _, _, _, err := db.KeyByDigest(b.Context(), fmt.Sprintf("digest-%d", i%10_000)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkSpendKey(b *testing.B) {
+	db := filled(b)
+	must(b, func() error {
+		_, err := db.UpdateKey(b.Context(), "k1", func(k *authn.APIKey) error {
+			k.RateLimitMax, k.RateLimitTimeWindow, k.Remaining = ptr(int64(1e9)), ptr(int64(60_000)), ptr(int64(1e9))
+			return nil
+		}, event("e"))
+		return err
+	}())
+	b.ReportAllocs()
+	for b.Loop() {
+		if s, err := db.SpendKey(b.Context(), "k1", time.Now()); err != nil || s.Refused != nil {
+			b.Fatal(err, s.Refused)
+		}
+	}
+}
