@@ -179,6 +179,22 @@ else := {"allow": false, "reasons": [{"code": "differs", "message": json.marshal
 	}
 }
 
+func TestCallerCannotFillInWhatIsNotKnownOfTheRequest(t *testing.T) {
+	e := engine(t, minimal(`decision := {"allow": true, "reasons": [{"code": "seen", "message": "seen"}]} if input.context.ip
+
+else := {"allow": false, "reasons": [{"code": "unknown", "message": "no address"}]}`), authz.Options{})
+	r := listUsers
+	r.Context = map[string]any{"ip": "192.0.2.1"}
+	d, err := e.Decide(authz.WithFacts(t.Context(), &authz.Facts{}), r)
+	if err != nil || d.Allow {
+		t.Errorf("got %v, allow=%v; want a denial", err, d.Allow)
+	}
+	// A program that asks for itself says what it likes.
+	if d := decide(t, e, r); !d.Allow {
+		t.Error("the program's own context did not count")
+	}
+}
+
 func TestSessionStopsBeingFreshWithTime(t *testing.T) {
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	e := engine(t, minimal(`decision := {"allow": true, "reasons": [{"code": "fresh", "message": "fresh"}]} if input.principal.session.fresh == true
