@@ -121,7 +121,8 @@ var server = sync.OnceValues(func() (dsn string, err error) {
 	if err := shell.Start(); err != nil {
 		return "", err
 	}
-	dsn = (&url.URL{Scheme: "postgres", User: url.User("ostiary"), Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}).String()
+	// The folder wins over the host, without which some do not take it for a URL.
+	dsn = (&url.URL{Scheme: "postgres", User: url.User("ostiary"), Host: "localhost", Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}).String()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		conn, err := pgx.Connect(context.Background(), dsn)
 		if err == nil {
