@@ -76,7 +76,14 @@ func (s *Service) Forget(kind, id string) { s.cache.forget(kind, id) }
 // program that carries the changes of others to Forget calls it after each
 // time that it has, so that a feed that stopped can't keep a revoked
 // credential alive. Without a call there is no bound but the cache's own.
-func (s *Service) TrustUntil(t time.Time) { s.cache.trusted.Store(t.UnixNano()) }
+func (s *Service) TrustUntil(t time.Time) { s.cache.trusted.Store(&t) }
+
+// CacheStats tells how many credentials were resolved from memory, and how
+// many from the store.
+func (s *Service) CacheStats() (hits, misses uint64) {
+	n := s.cache.hits.Snapshot()
+	return n.Hits, n.Misses
+}
 
 // lookup finds the principal behind a secret, in memory or in the store. With
 // a key error it returns the principal too; nothing is counted.
@@ -88,10 +95,13 @@ func (s *Service) lookup(ctx context.Context, kind Kind, secret string) (*princi
 	now := s.o.Clock()
 	p := s.cache.get(d, now)
 	if p == nil || (kind != Bearer && kind != p.presented) {
+		s.cache.hits.RecordMisses(1)
 		var err error
 		if p, err = s.fill(ctx, kind, secret, d); err != nil {
 			return nil, err
 		}
+	} else {
+		s.cache.hits.RecordHits(1)
 	}
 	err := p.refusal(now, s.o.Keys.Retention)
 	if errors.Is(err, ErrBadCredential) {

@@ -230,6 +230,14 @@ var steps = []struct {
 		}
 		return nil
 	}},
+	{"0003_change_order", func(ctx context.Context, tx bun.IDB, d dialect) error {
+		for _, s := range d.ordered {
+			if _, err := tx.NewRaw(s).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	}},
 }
 
 // adopt makes t or, if it is there, adds the columns that it lacks.

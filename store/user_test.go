@@ -87,7 +87,7 @@ func TestChangeAndEventAreWrittenTogetherOrNotAtAll(t *testing.T) {
 		mustCreateKey(t, db, k)
 		taken := event("once")
 		must(t, db.CreateKey(ctx, keyOf("u1", "k2"), taken))
-		mark, err := db.LastChange(ctx)
+		mark, err := db.Mark(ctx)
 		must(t, err)
 
 		for what, f := range map[string]func(audit.Event) error{
