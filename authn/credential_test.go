@@ -443,6 +443,7 @@ func TestAStoreThatIsAwayIsNotABadCredential(t *testing.T) {
 // A fill that read the store before a revocation must not be remembered after
 // it: in no interleaving does a revoked key work once the revocation returned.
 func TestStaleFillIsThrownAway(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	h.reads.hold = func(context.Context) {
 		if rand.IntN(2) == 0 {

@@ -1,8 +1,10 @@
 package authn
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestOneWrongLetterIsNoticed(t *testing.T) {
@@ -42,6 +44,38 @@ func TestRandomTextIsUnbiased(t *testing.T) {
 	}
 	if len(counts) != 62 || len(newID()) != 32 {
 		t.Errorf("%d letters", len(counts))
+	}
+}
+
+func TestAMalformedHashIsNoOpenDoor(t *testing.T) {
+	key := strings.Repeat("0a", scryptLength)
+	for _, stored := range []string{
+		"", ":", "salt:", ":" + key, "salt", key, "salt:" + key[:126], "salt:" + key + "00", "salt:" + strings.Repeat("z", 128),
+		"salt:" + key + ":" + key, noPassword,
+	} {
+		if salt, _, err := parseHash(stored); err == nil || salt == "" {
+			t.Errorf("%q is taken for a hash", stored)
+		}
+	}
+	if salt, got, err := parseHash("salt:" + key); err != nil || salt != "salt" || len(got) != scryptLength {
+		t.Errorf("got %q, %d bytes, %v", salt, len(got), err)
+	}
+	p := newPasswords(hashMemory, time.Second, slog.New(slog.DiscardHandler))
+	for _, stored := range []string{"salt:", noPassword} {
+		if ok, err := p.matches(t.Context(), stored, "", nil); ok || err != nil {
+			t.Errorf("%q matches %t, %v", stored, ok, err)
+		}
+	}
+}
+
+func TestThrottleCanBeOff(t *testing.T) {
+	off, now := newThrottle(-1, time.Minute), time.Now()
+	for range 1000 {
+		off.failed("ann", now)
+	}
+	off.clear("ann")
+	if err := off.check("ann", now); err != nil {
+		t.Error(err)
 	}
 }
 

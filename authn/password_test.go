@@ -14,6 +14,7 @@ import (
 )
 
 func TestPasswordsOfBetterAuthWork(t *testing.T) {
+	t.Parallel()
 	var vectors struct {
 		PasswordHashes []struct {
 			Password authn.Secret
@@ -33,23 +34,8 @@ func TestPasswordsOfBetterAuthWork(t *testing.T) {
 	must(h.signIn("b@example.com", "Pass fi1é"))(t)
 }
 
-func TestAMalformedHashIsNoOpenDoor(t *testing.T) {
-	h := open(t, func(o *authn.Options) { o.FailuresPerAccount = -1 })
-	u := h.person("ann@example.com")
-	_, key, _ := strings.Cut(hashed, ":")
-	for _, stored := range []string{
-		"", ":", "salt:", ":" + key, "salt", key, "salt:" + key[:126], "salt:" + key + "00", "salt:" + strings.Repeat("z", 128), hashed + ":" + key, "00000000000000000000000000000000:",
-	} {
-		if err := h.db.SetPassword(t.Context(), u.ID, stored, authn.UserEffects{}, audit.Event{Kind: "x"}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := h.signIn(u.Email, password); !errors.Is(err, authn.ErrBadLogin) {
-			t.Errorf("stored %q: got %v", stored, err)
-		}
-	}
-}
-
 func TestPasswordLengthIsInUTF16(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	u := h.user("ann")
 	is(t, h.SetPassword(t.Context(), h.root, u.ID, "😀😀😀é"), authn.ErrPasswordShort) // 7
@@ -58,11 +44,12 @@ func TestPasswordLengthIsInUTF16(t *testing.T) {
 }
 
 func TestHashingIsBoundedByMemory(t *testing.T) {
+	t.Parallel()
 	h := open(t, func(o *authn.Options) { o.HashMemory, o.HashWait = 1, time.Millisecond })
 	h.person("ann@example.com")
 	var busy, done atomic.Int64
 	var all sync.WaitGroup
-	for range 8 {
+	for range 4 {
 		all.Go(func() {
 			switch _, err := h.signIn("ann@example.com", password); {
 			case errors.Is(err, authn.ErrBusy):
@@ -86,6 +73,7 @@ func TestHashingIsBoundedByMemory(t *testing.T) {
 }
 
 func TestChangingAPassword(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	u := h.person("ann@example.com")
 	token, other := h.token(u), h.token(u)

@@ -38,6 +38,7 @@ func (h *house) signIn(email string, secret authn.Secret) (authn.SignedIn, error
 }
 
 func TestSignInMakesASession(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	u := h.person("ann@example.com", func(u *authn.User) { u.Username = pointer("ann_1") })
 	in := must(h.signIn("Ann@Example.COM", password))(t)
@@ -57,6 +58,7 @@ func TestSignInMakesASession(t *testing.T) {
 }
 
 func TestSignInRefusalsInOrder(t *testing.T) {
+	t.Parallel()
 	h := open(t, func(o *authn.Options) { o.RequireVerifiedEmail = true })
 	verified := func(u *authn.User) { u.EmailVerified = true }
 	h.person("good@example.com", verified)
@@ -104,6 +106,7 @@ deny contains {"code": "not_today", "message": "not today"} if {
 }
 
 func TestExpiredBanIsLiftedAtSignIn(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	u := h.person("ann@example.com", func(u *authn.User) {
 		u.Banned, u.BanReason, u.BanExpires = true, pointer("spam"), pointer(h.now())
@@ -115,51 +118,39 @@ func TestExpiredBanIsLiftedAtSignIn(t *testing.T) {
 }
 
 func TestFailedSignInsAreThrottled(t *testing.T) {
+	t.Parallel()
 	h := open(t, func(o *authn.Options) {
-		o.FailuresPerAccount, o.FailuresPerAddress, o.FailureWindow = 3, 5, time.Minute
+		o.FailuresPerAccount, o.FailuresPerAddress, o.FailureWindow = 2, 3, time.Minute
 	})
 	h.person("ann@example.com")
-	try := func(email, ip string, secret authn.Secret) error {
+	try := func(email, ip string, secret authn.Secret, want error) {
+		t.Helper()
 		_, err := h.SignIn(t.Context(), authn.Principal{}, authn.SignIn{Email: email, Password: secret, Device: authn.Device{IPAddress: ip}})
-		return err
-	}
-	// Whether an account exists does not show in how it is throttled.
-	for _, email := range []string{"ann@example.com", "nobody@example.com"} {
-		for range 3 {
-			is(t, try(email, "", "wrong"), authn.ErrBadLogin)
-		}
-		err := try(email, "", password)
-		is(t, err, authn.ErrThrottled)
-		if retry, ok := errors.AsType[*authn.RetryError](err); !ok || retry.In != time.Minute {
+		is(t, err, want)
+		if retry, ok := errors.AsType[*authn.RetryError](err); want == authn.ErrThrottled && (!ok || retry.In != time.Minute) {
 			t.Errorf("no time to wait: %v", err)
 		}
 	}
+	// Whether an account exists does not show in how it is throttled.
+	for _, email := range []string{"ann@example.com", "nobody@example.com"} {
+		try(email, "", "wrong", authn.ErrBadLogin)
+		try(email, "", "wrong", authn.ErrBadLogin)
+		try(email, "", password, authn.ErrThrottled)
+	}
 	h.advance(time.Minute)
-	is(t, try("ann@example.com", "", "wrong"), authn.ErrBadLogin)
-	is(t, try("ann@example.com", "", "wrong"), authn.ErrBadLogin)
-	is(t, try("ann@example.com", "", password), nil) // success clears the count
-	for range 5 {
-		is(t, try("ann@example.com", "", password), nil) // and is not counted
+	for range 3 { // success clears the count, and is not counted
+		try("ann@example.com", "", "wrong", authn.ErrBadLogin)
+		try("ann@example.com", "", password, nil)
 	}
-	is(t, try("ann@example.com", "", "wrong"), authn.ErrBadLogin)
-	is(t, try("ann@example.com", "", "wrong"), authn.ErrBadLogin)
-	is(t, try("ann@example.com", "", password), nil)
-
-	h.advance(time.Minute)
-	for _, name := range []string{"a", "b", "c", "d", "e"} {
-		is(t, try(name+"@example.com", "192.0.2.1", "wrong"), authn.ErrBadLogin)
+	for _, name := range []string{"a", "b", "c"} {
+		try(name+"@example.com", "192.0.2.1", "wrong", authn.ErrBadLogin)
 	}
-	is(t, try("ann@example.com", "192.0.2.1", password), authn.ErrThrottled)
-	is(t, try("ann@example.com", "192.0.2.2", password), nil)
-
-	off := open(t, func(o *authn.Options) { o.FailuresPerAccount, o.FailuresPerAddress = -1, -1 })
-	for range 11 {
-		_, err := off.signIn("ann@example.com", "wrong")
-		is(t, err, authn.ErrBadLogin)
-	}
+	try("ann@example.com", "192.0.2.1", password, authn.ErrThrottled)
+	try("ann@example.com", "192.0.2.2", password, nil)
 }
 
 func TestGuessesAtOnceAreThrottledToo(t *testing.T) {
+	t.Parallel()
 	h := open(t, func(o *authn.Options) { o.FailuresPerAccount, o.HashMemory, o.HashWait = 3, 1, time.Minute })
 	h.person("ann@example.com")
 	var wrong atomic.Int64
@@ -178,6 +169,7 @@ func TestGuessesAtOnceAreThrottledToo(t *testing.T) {
 }
 
 func TestSignedInPeopleCannotGuessEither(t *testing.T) {
+	t.Parallel()
 	h := open(t, func(o *authn.Options) { o.FailuresPerAccount = 2 })
 	u := h.person("ann@example.com")
 	p := h.session(u)
@@ -188,6 +180,7 @@ func TestSignedInPeopleCannotGuessEither(t *testing.T) {
 }
 
 func TestRefusedSignInsAreLoggedWithoutWhatWasTyped(t *testing.T) {
+	t.Parallel()
 	var log bytes.Buffer
 	h := open(t, func(o *authn.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 	h.signIn("ann.private@example.com", "my-private-password")
@@ -197,6 +190,7 @@ func TestRefusedSignInsAreLoggedWithoutWhatWasTyped(t *testing.T) {
 }
 
 func TestSignUp(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	up := func(in authn.SignUp) (authn.SignedIn, error) {
 		if in.Password == "" {
@@ -252,6 +246,7 @@ func TestSignUp(t *testing.T) {
 }
 
 func TestSignUpWithoutSignInDoesNotTellWhoExists(t *testing.T) {
+	t.Parallel()
 	for name, set := range map[string]func(*authn.Options){
 		"verified": func(o *authn.Options) { o.RequireVerifiedEmail = true },
 		"no auto":  func(o *authn.Options) { o.AutoSignInDisabled = true },

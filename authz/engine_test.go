@@ -87,6 +87,9 @@ func TestFailingPolicyDeniesWithItsReason(t *testing.T) {
 		{"conflicting rules", `decision := {"allow": true, "reasons": []} if input.action.name == "list"
 
 decision := {"allow": false, "reasons": []} if input.resource.type == "user"`, authz.CodePolicyError},
+		{"a built-in fails in a rule that forbids", `decision := {"allow": true, "reasons": []} if not forbidden
+
+forbidden if to_number(input.action.name) > 1`, authz.CodePolicyError},
 		{"too slow", slow, authz.CodeDeadline},
 	}
 	for _, tt := range tests {
@@ -176,6 +179,22 @@ else := {"allow": false, "reasons": [{"code": "differs", "message": json.marshal
 	d, err := e.Decide(ctx, r)
 	if err != nil || !d.Allow {
 		t.Errorf("got %v %+v", err, d.Reasons)
+	}
+}
+
+func TestCallerCannotFillInWhatIsNotKnownOfTheRequest(t *testing.T) {
+	e := engine(t, minimal(`decision := {"allow": true, "reasons": [{"code": "seen", "message": "seen"}]} if input.context.ip
+
+else := {"allow": false, "reasons": [{"code": "unknown", "message": "no address"}]}`), authz.Options{})
+	r := listUsers
+	r.Context = map[string]any{"ip": "192.0.2.1"}
+	d, err := e.Decide(authz.WithFacts(t.Context(), &authz.Facts{}), r)
+	if err != nil || d.Allow {
+		t.Errorf("got %v, allow=%v; want a denial", err, d.Allow)
+	}
+	// A program that asks for itself says what it likes.
+	if d := decide(t, e, r); !d.Allow {
+		t.Error("the program's own context did not count")
 	}
 }
 

@@ -79,13 +79,19 @@ func contextDocument(m map[string]any, facts *Facts, now time.Time) map[string]a
 		doc[k] = v
 	}
 	if facts != nil {
-		setText(doc, "ip", facts.IP)
-		setText(doc, "userAgent", facts.UserAgent)
-		setText(doc, "method", facts.Method)
-		setText(doc, "path", facts.Path)
+		// What is not known of the request is absent, not what its sender says.
+		replaceText(doc, "ip", facts.IP)
+		replaceText(doc, "userAgent", facts.UserAgent)
+		replaceText(doc, "method", facts.Method)
+		replaceText(doc, "path", facts.Path)
 	}
 	doc["time"] = now.UTC().Format(timeFormat)
 	return doc
+}
+
+func replaceText(doc map[string]any, name, value string) {
+	delete(doc, name)
+	setText(doc, name, value)
 }
 
 func (r Request) subject() *Subject {

@@ -33,7 +33,7 @@ test_owner_banned[note] if {
 # Guards are for the types that they name. Applications have users of their own.
 test_guards_leave_other_types_alone[note] if {
 	everything := {
-		"owner": "u-bob", "lastAdmin": true, "permissions": {"*": ["*"]}, "newRoles": ["admin"], "roles": ["admin"],
+		"owner": "u-bob", "lastAdmin": true, "permissions": {"*": ["*"]}, "newRoles": ["editor"], "roles": ["admin"],
 		"method": "password", "user": {"banned": true},
 	}
 	some who, principal in {

@@ -8,11 +8,11 @@
 //
 // # Tokens that are not shown
 //
-// Session tokens are shown to a person's own interactive session only. To
-// everybody else (keys, sessions obtained with keys, administrators) the
-// member "token" of a session holds the session's id instead, which
-// revoke-session and admin/revoke-user-session take in its place, and which is
-// no credential. The virtual session that get-session answers to an API key
+// Session tokens are shown at an interactive session only, to their own person
+// and to those who may impersonate that person. To everybody else, to keys and
+// to sessions obtained with keys, the member "token" of a session holds the
+// session's id instead, which revoke-session and admin/revoke-user-session take in
+// its place, and which is no credential. The virtual session that get-session answers to an API key
 // carries the key's id, never the key.
 package betterauth
 
