@@ -200,12 +200,12 @@ func (i *Ostiary) keepHouse(ctx context.Context, o Options) {
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
-			if err := i.authn.FlushTouches(last); err != nil {
-				o.Log.Error("last uses of keys not written", "error", err)
+			if err := errors.Join(i.authn.FlushTouches(last), i.authn.ReturnUses(last, true)); err != nil {
+				o.Log.Error("uses of keys not written", "error", err)
 			}
 			return
 		case <-touch.C:
-			errs = append(errs, i.authn.FlushTouches(ctx))
+			errs = append(errs, i.authn.FlushTouches(ctx), i.authn.ReturnUses(ctx, false))
 		case <-sweep.C:
 			now := o.Clock()
 			_, err := i.db.PruneChanges(ctx, now.Add(-time.Hour))

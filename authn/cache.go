@@ -60,10 +60,7 @@ func newCache(size int, ttl time.Duration) *cache {
 func (c *cache) generation() uint64 { return c.forgets.Load() }
 
 func (c *cache) get(d digest, now time.Time) *principal {
-	if c.entries == nil {
-		return nil
-	}
-	if t := c.trusted.Load(); t != nil && !now.Before(*t) {
+	if !c.trusts(now) {
 		return nil
 	}
 	e, ok := c.entries.GetIfPresent(d)
@@ -71,6 +68,12 @@ func (c *cache) get(d digest, now time.Time) *principal {
 		return nil
 	}
 	return e.p
+}
+
+// trusts reports whether what is remembered may be used.
+func (c *cache) trusts(now time.Time) bool {
+	t := c.trusted.Load()
+	return c.entries != nil && (t == nil || now.Before(*t))
 }
 
 // put remembers p unless something was forgotten since generation.

@@ -69,7 +69,15 @@ func (s *Service) Authenticate(ctx context.Context, c Credential) (Principal, er
 
 // Forget drops what is remembered of a row that changed. kind is "user",
 // "session" or "key"; an empty id means all of the kind, an empty kind everything.
-func (s *Service) Forget(kind, id string) { s.cache.forget(kind, id) }
+func (s *Service) Forget(kind, id string) {
+	s.cache.forget(kind, id)
+	switch kind {
+	case "key":
+		s.uses.forget(id)
+	case "":
+		s.uses.forget("")
+	}
+}
 
 // TrustUntil bounds the use of what is remembered: from t on, by the service's
 // clock, each request reads the store, until a later call moves the bound. A
@@ -203,30 +211,6 @@ func (s *Service) loadKey(ctx context.Context, secret string, d digest) (*princi
 		return nil, ErrBadCredential
 	}
 	return s.ofKey(k, owner, storedDigest(d), ends)
-}
-
-// use counts one use of the key that p presented. Keys without limits cost no
-// write: that they were used is noted in memory.
-func (s *Service) use(ctx context.Context, p *principal) (*principal, error) {
-	if !p.key.Limited() {
-		s.touches.note(p, s.o.Clock())
-		return p, nil
-	}
-	spent, err := s.store.SpendKey(ctx, p.key.ID, s.now())
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return nil, ErrBadCredential
-	case err != nil:
-		return nil, fmt.Errorf("count a use of a key: %w", err)
-	case errors.Is(spent.Refused, ErrRateLimited):
-		return nil, &RetryError{Err: ErrRateLimited, In: spent.RetryIn}
-	case spent.Refused != nil:
-		return nil, spent.Refused
-	}
-	after := *p
-	after.key = &spent.Key
-	after.windowEnds = spent.WindowEnds
-	return &after, nil
 }
 
 // credentialError reports whether err is about the credential, not about us.

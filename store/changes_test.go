@@ -66,7 +66,7 @@ func TestCountingIsNoChange(t *testing.T) {
 		mark, err := db.Mark(t.Context())
 		must(t, err)
 		for i := range 4 {
-			_, err := db.SpendKey(t.Context(), "k1", base.Add(time.Duration(i)*600*time.Millisecond))
+			_, err := db.SpendKey(t.Context(), "k1", base.Add(time.Duration(i)*600*time.Millisecond), 1)
 			must(t, err)
 		}
 		must(t, db.TouchKeys(t.Context(), map[string]time.Time{"k1": base.Add(time.Hour)}))

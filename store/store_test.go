@@ -197,7 +197,7 @@ func TestUnknownRowsAreNotFound(t *testing.T) {
 			},
 			"RotateKey": func() error { _, err := db.RotateKey(ctx, "x", "d", nil, base, event("e")); return err },
 			"DeleteKey": func() error { return db.DeleteKey(ctx, "x", event("e")) },
-			"SpendKey":  func() error { _, err := db.SpendKey(ctx, "x", base); return err },
+			"SpendKey":  func() error { _, err := db.SpendKey(ctx, "x", base, 1); return err },
 		} {
 			wantErr(t, what, f(), authn.ErrNotFound)
 		}

@@ -269,7 +269,7 @@ func TestDeletedUserLeavesNothingBehind(t *testing.T) {
 		mustCreateSession(t, db, s)
 		_, err := db.RotateKey(ctx, "k1", "d2", nil, base.Add(time.Hour), event("e"))
 		must(t, err)
-		_, err = db.SpendKey(ctx, "k1", base)
+		_, err = db.SpendKey(ctx, "k1", base, 1)
 		must(t, err)
 		must(t, db.DeleteUser(ctx, "u1", nil, event("e")))
 		for _, table := range []string{"user", "session", "account", "apikey", "ostiary_user", "ostiary_session", "ostiary_key", "ostiary_key_secret"} {
