@@ -67,9 +67,9 @@ func (c *counted) KeyByDigest(ctx context.Context, digest string) (authn.APIKey,
 	return k, u, at, err
 }
 
-func (c *counted) SpendKey(ctx context.Context, id string, now time.Time) (authn.Spend, error) {
+func (c *counted) SpendKey(ctx context.Context, id string, now time.Time, most int64) (authn.Spend, error) {
 	c.spends.Add(1)
-	return c.DB.SpendKey(ctx, id, now)
+	return c.DB.SpendKey(ctx, id, now, most)
 }
 
 func (c *counted) all() int64 { return c.sessions.Load() + c.keys.Load() + c.spends.Load() }

@@ -16,6 +16,10 @@ const (
 	DecisionHeader = "Ostiary-Decision" // id of the last decision made for it
 	RevisionHeader = "Ostiary-Revision" // of the store, after a write
 	IDHeader       = "X-Request-Id"
+
+	// AtLeastHeader, on a request, is the revision of the store that it must
+	// be judged by, or a newer one.
+	AtLeastHeader = "Ostiary-At-Least"
 )
 
 // Exchange is one request and its answer: the ResponseWriter that handlers
