@@ -32,11 +32,11 @@ const Variable = "OSTIARY_TEST_POSTGRES"
 // take far longer, and returns a URL that leads there.
 func Schema(t testing.TB) string {
 	t.Helper()
-	dsn, err := server()
+	s, err := server()
 	if err != nil {
 		t.Fatalf("no Postgres to test on: %v\nInstall it (apt-get install postgresql) or name an empty one in %s.", err, Variable)
 	}
-	admin, err := pgx.Connect(t.Context(), dsn)
+	admin, err := pgx.Connect(t.Context(), s.dsn)
 	if err != nil {
 		t.Fatalf("connect to Postgres: %v", err)
 	}
@@ -50,7 +50,7 @@ func Schema(t testing.TB) string {
 			t.Error(err)
 		}
 	})
-	u, err := url.Parse(dsn)
+	u, err := url.Parse(s.dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,20 +60,24 @@ func Schema(t testing.TB) string {
 	return u.String()
 }
 
-// input is the shell's. It is kept, or it would be closed with the garbage.
-var input io.WriteCloser
+// running is a server. It ends when input does, which is kept here lest it be
+// closed as garbage.
+type running struct {
+	dsn   string
+	input io.Closer
+}
 
-var server = sync.OnceValues(func() (dsn string, err error) {
+var server = sync.OnceValues(func() (s running, err error) {
 	if dsn := os.Getenv(Variable); dsn != "" {
-		return dsn, nil
+		return running{dsn: dsn}, nil
 	}
 	bin, err := binaries()
 	if err != nil {
-		return "", err
+		return s, err
 	}
 	dir, err := os.MkdirTemp("", "ostiary-pg")
 	if err != nil {
-		return "", err
+		return s, err
 	}
 	defer func() {
 		if err != nil {
@@ -86,10 +90,10 @@ var server = sync.OnceValues(func() (dsn string, err error) {
 	if os.Geteuid() == 0 {
 		uid, gid, err := somebody()
 		if err != nil {
-			return "", err
+			return s, err
 		}
 		if err := os.Chown(dir, uid, gid); err != nil {
-			return "", err
+			return s, err
 		}
 		attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	}
@@ -101,7 +105,7 @@ var server = sync.OnceValues(func() (dsn string, err error) {
 	data := filepath.Join(dir, "data")
 	initdb := run(filepath.Join(bin, "initdb"), "-D", data, "-U", "ostiary", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
 	if out, err := initdb.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("initdb: %w\n%s", err, out)
+		return s, fmt.Errorf("initdb: %w\n%s", err, out)
 	}
 	// It listens on a socket in the folder, so there is no port to collide on.
 	// The shell ends it, and removes the folder, when its input ends: when this
@@ -111,26 +115,26 @@ var server = sync.OnceValues(func() (dsn string, err error) {
 		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=400")
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
-		return "", err
+		return s, err
 	}
 	shell.Stdout, shell.Stderr = log, log
 	defer log.Close()
-	if input, err = shell.StdinPipe(); err != nil {
-		return "", err
+	if s.input, err = shell.StdinPipe(); err != nil {
+		return s, err
 	}
 	if err := shell.Start(); err != nil {
-		return "", err
+		return s, err
 	}
 	// The folder wins over the host, without which some do not take it for a URL.
-	dsn = (&url.URL{Scheme: "postgres", User: url.User("ostiary"), Host: "localhost", Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}).String()
+	s.dsn = (&url.URL{Scheme: "postgres", User: url.User("ostiary"), Host: "localhost", Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}).String()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		conn, err := pgx.Connect(context.Background(), dsn)
+		conn, err := pgx.Connect(context.Background(), s.dsn)
 		if err == nil {
-			return dsn, conn.Close(context.Background())
+			return s, conn.Close(context.Background())
 		}
 		if time.Now().After(deadline) {
 			text, _ := os.ReadFile(filepath.Join(dir, "log"))
-			return "", fmt.Errorf("start: %w\n%s", err, text)
+			return s, fmt.Errorf("start: %w\n%s", err, text)
 		}
 	}
 })
