@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ostiary/ostiary/authn"
@@ -24,29 +24,38 @@ type feed struct {
 	clock func() time.Time
 	log   *slog.Logger
 
-	mu     sync.Mutex         // one look at a time
-	last   int64              // the highest sequence number seen
-	seen   map[int64]struct{} // those within overlap of last
-	looked time.Time          // when the last completed look began
+	begun atomic.Uint64                 // how many looks have begun
+	last  atomic.Pointer[completedLook] // the newest one that was completed
+
+	// turn is held by the one who looks, and guards what follows.
+	turn chan struct{}
+	mark store.Mark
+	seen map[int64]struct{} // the numbers that the last look was told
 }
 
-// overlap is how far back each look begins: sequence numbers are given when a
-// row is written and become visible when it is committed, so a lower number
-// can appear after a higher one.
-const overlap = 1000
+type completedLook struct {
+	number   uint64 // it was the how-manieth to begin
+	at       time.Time
+	revision int64 // the newest number there was
+}
 
 // most is how many changes one look reads. Behind that, forgetting everything
 // is cheaper than catching up.
-const most = 10 * overlap
+const most = 10_000
 
-func (f *feed) begin(ctx context.Context) error {
-	last, err := f.db.LastChange(ctx)
-	if err != nil {
-		return err
+func newFeed(db *store.DB, authn *authn.Service, lease time.Duration, clock func() time.Time, log *slog.Logger) *feed {
+	f := &feed{db: db, authn: authn, lease: lease, clock: clock, log: log, turn: make(chan struct{}, 1)}
+	f.last.Store(&completedLook{})
+	return f
+}
+
+// begin takes what is there as known: nothing is remembered yet.
+func (f *feed) begin(ctx context.Context) (err error) {
+	at := f.clock()
+	if f.mark, err = f.db.Mark(ctx); err == nil {
+		f.completed(&completedLook{at: at, revision: f.mark.Last})
 	}
-	f.last, f.seen = last, map[int64]struct{}{}
-	f.renew(f.clock())
-	return nil
+	return err
 }
 
 func (f *feed) run(ctx context.Context) {
@@ -60,79 +69,89 @@ func (f *feed) run(ctx context.Context) {
 		case <-f.db.Bell():
 		case <-tick.C:
 		}
-		if err := f.look(ctx); err != nil && ctx.Err() == nil {
+		if err := f.fresh(ctx); err != nil && ctx.Err() == nil {
 			f.log.Error("changes could not be read", "error", err)
 		}
 	}
 }
 
+// fresh returns when a look that began after the call is completed. Callers
+// at once share one.
+func (f *feed) fresh(ctx context.Context) error {
+	// A look that hangs must not keep the others from trying.
+	ctx, cancel := context.WithTimeout(ctx, f.lease)
+	defer cancel()
+	before := f.begun.Load()
+	select {
+	case f.turn <- struct{}{}:
+		defer func() { <-f.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if f.last.Load().number > before {
+		return nil
+	}
+	return f.look(ctx)
+}
+
 // look reads what changed and has it forgotten.
 func (f *feed) look(ctx context.Context) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	// The lease runs from before the read: what is committed after it is not
 	// in the answer.
-	begun := f.clock()
-	changes, err := f.db.Changes(ctx, max(0, f.last-overlap), most)
+	this := &completedLook{number: f.begun.Add(1), at: f.clock()}
+	changes, mark, err := f.db.Changes(ctx, f.mark, most)
 	if err != nil {
 		return err
 	}
-	if len(changes) == most || begun.Sub(f.looked) > f.lease {
+	if len(changes) == most || this.at.Sub(f.last.Load().at) > f.lease {
 		// After a gap nothing that is remembered can be trusted.
 		f.authn.Forget("", "")
 	}
+	seen := make(map[int64]struct{}, len(changes))
 	for _, c := range changes {
-		if _, again := f.seen[c.Seq]; again || c.Seq <= f.last-overlap {
-			continue
-		}
-		f.authn.Forget(c.Kind, c.ID)
-		f.seen[c.Seq] = struct{}{}
-		f.last = max(f.last, c.Seq)
-	}
-	for seq := range f.seen {
-		if seq <= f.last-overlap {
-			delete(f.seen, seq)
+		seen[c.Seq] = struct{}{}
+		if _, again := f.seen[c.Seq]; !again {
+			f.authn.Forget(c.Kind, c.ID)
 		}
 	}
-	f.renew(begun)
+	// Whatever the next look is told a second time was in this one.
+	f.mark, f.seen = mark, seen
+	this.revision = mark.Last
+	f.completed(this)
 	return nil
 }
 
-func (f *feed) renew(begun time.Time) {
-	f.looked = begun
-	f.authn.TrustUntil(begun.Add(f.lease))
+func (f *feed) completed(l *completedLook) {
+	f.last.Store(l)
+	f.authn.TrustUntil(l.at.Add(f.lease))
 }
 
-// age is how long ago the last completed look began.
-func (f *feed) age() time.Duration {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.clock().Sub(f.looked)
+// state is how long ago the last completed look began, and the newest change
+// that it knew of.
+func (f *feed) state() (age time.Duration, revision int64) {
+	l := f.last.Load()
+	return f.clock().Sub(l.at), l.revision
 }
 
 // reach returns once the changes up to revision are known here, or with an
 // error that is authn.ErrUnavailable if that takes longer than the lease.
+//
+// It always looks: that a higher number is known does not mean that a lower
+// one is, whose transaction was committed later.
 func (f *feed) reach(ctx context.Context, revision int64) error {
 	ctx, cancel := context.WithTimeout(ctx, f.lease)
 	defer cancel()
-	for !f.knows(revision) {
-		if err := f.look(ctx); err != nil {
+	for {
+		if err := f.fresh(ctx); err != nil {
 			return fmt.Errorf("%w: revision %d: %w", authn.ErrUnavailable, revision, err)
 		}
-		if f.knows(revision) {
-			break
+		if f.last.Load().revision >= revision {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: revision %d is not known here", authn.ErrUnavailable, revision)
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	return nil
-}
-
-func (f *feed) knows(revision int64) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.last >= revision
 }

@@ -156,12 +156,13 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	if err := errors.Join(mistakes...); err != nil {
 		return nil, err
 	}
-	i.feed = &feed{db: i.db, authn: i.authn, lease: o.Lease, clock: o.Clock, log: o.Log}
+	i.feed = newFeed(i.db, i.authn, o.Lease, o.Clock, o.Log)
 	i.metrics = server.NewMetrics()
 	i.metrics.Audit(i.log.Lost, i.log.Waiting)
+	i.metrics.Cache(i.authn.CacheStats)
 	if i.handler, err = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
-		Ready: i.Ready, Version: o.Version, Request: o.Request, Auth: o.Auth, Origins: o.Origins,
+		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, Version: o.Version, Request: o.Request, Auth: o.Auth, Origins: o.Origins,
 		Metrics: i.metrics, Clock: o.Clock,
 	}); err != nil {
 		return nil, err
@@ -199,12 +200,12 @@ func (i *Ostiary) keepHouse(ctx context.Context, o Options) {
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
-			if err := i.authn.FlushTouches(last); err != nil {
-				o.Log.Error("last uses of keys not written", "error", err)
+			if err := errors.Join(i.authn.FlushTouches(last), i.authn.ReturnUses(last, true)); err != nil {
+				o.Log.Error("uses of keys not written", "error", err)
 			}
 			return
 		case <-touch.C:
-			errs = append(errs, i.authn.FlushTouches(ctx))
+			errs = append(errs, i.authn.FlushTouches(ctx), i.authn.ReturnUses(ctx, false))
 		case <-sweep.C:
 			now := o.Clock()
 			_, err := i.db.PruneChanges(ctx, now.Add(-time.Hour))
@@ -304,10 +305,14 @@ func (i *Ostiary) Explain(ctx context.Context, r authz.Request) (authz.Explanati
 	return i.engine.Explain(ctx, r)
 }
 
-// Ready reports why requests can't be served, or nil.
+// Ready reports why requests can't be served, or nil. While the lease lasts,
+// the database has just answered.
 func (i *Ostiary) Ready(ctx context.Context) error {
 	if i.engine.Policy() == nil {
 		return errors.New("no policy is in force")
+	}
+	if age, _ := i.feed.state(); age < i.feed.lease {
+		return nil
 	}
 	return i.db.Ping(ctx)
 }

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ostiary/ostiary"
+	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
 )
@@ -208,4 +209,44 @@ func TestContextBoundsOpeningAlone(t *testing.T) {
 		t.Error(err)
 	}
 	userWithKey(t, o, "admin", nil)
+}
+
+// A request that names the revision of a write is judged by it, on whichever
+// instance, even at once.
+func TestRevisionOfAWriteIsReachedElsewhere(t *testing.T) {
+	database := "sqlite:" + filepath.Join(t.TempDir(), "o.db")
+	// Nothing but the request makes the other instance look: its tick is slow.
+	here := open(t, ostiary.Options{Database: database})
+	there := open(t, ostiary.Options{Database: database, Lease: time.Hour})
+	u, key := userWithKey(t, here, "user", authz.Permissions{"*": {"*"}})
+	ask := func(atLeast string) int {
+		r := httptest.NewRequest("GET", "/v1/me", nil)
+		r.Header.Set("x-api-key", key.Reveal())
+		if atLeast != "" {
+			r.Header.Set("Ostiary-At-Least", atLeast)
+		}
+		w := httptest.NewRecorder()
+		there.Handler().ServeHTTP(w, r)
+		return w.Code
+	}
+	for range 20 {
+		for _, ban := range []bool{false, true} {
+			var receipt audit.Receipt
+			ctx := audit.WithReceipt(t.Context(), &receipt)
+			want := http.StatusOK
+			var err error
+			if ban {
+				want = http.StatusUnauthorized
+				_, err = here.Authn().Ban(ctx, program, u.ID, "", 0)
+			} else {
+				_, err = here.Authn().Unban(ctx, program, u.ID)
+			}
+			if err != nil || receipt.Revision == "" {
+				t.Fatalf("revision %q, %v", receipt.Revision, err)
+			}
+			if got := ask(receipt.Revision); got != want {
+				t.Fatalf("banned %t: got %d at revision %s, want %d", ban, got, receipt.Revision, want)
+			}
+		}
+	}
 }

@@ -88,7 +88,7 @@ func (s *Service) checkOwnPassword(ctx context.Context, u *User, password Secret
 	if _, err := s.store.Password(ctx, u.ID); errors.Is(err, ErrNotFound) {
 		return none
 	}
-	return s.checkLogin(ctx, u.ID, password, "id:"+u.ID, d.IPAddress)
+	return s.checkLogin(ctx, u.ID, password, "id:"+u.ID, address(ctx, d))
 }
 
 // ChangeEmail: user:change-email. A taken address is silently left alone. The

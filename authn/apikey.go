@@ -566,6 +566,39 @@ type Verification struct {
 // ErrInsufficient reports that a key, or its owner, lacks a permission asked about.
 var ErrInsufficient = errors.New("insufficient permissions")
 
+// verdicts are the codes of verification. What is not in the list is not
+// about the key.
+var verdicts = []struct {
+	err  error
+	code string
+}{
+	{ErrKeyDisabled, "DISABLED"},
+	{ErrKeyExpired, "EXPIRED"},
+	{ErrKeySuperseded, "SUPERSEDED"},
+	{ErrOwnerBanned, "OWNER_BANNED"},
+	{ErrRateLimited, "RATE_LIMITED"},
+	{ErrUsageExceeded, "USAGE_EXCEEDED"},
+	{ErrInsufficient, "INSUFFICIENT_PERMISSIONS"},
+	// A key whose owner is gone opens nothing and belongs to nobody.
+	{ErrOwnerMissing, "NOT_FOUND"},
+	{ErrBadCredential, "NOT_FOUND"},
+}
+
+// Code is the verdict in a word: VALID, NOT_FOUND, DISABLED, EXPIRED,
+// SUPERSEDED, OWNER_BANNED, RATE_LIMITED, USAGE_EXCEEDED or
+// INSUFFICIENT_PERMISSIONS; "" if Err is not about the key.
+func (v Verification) Code() string {
+	if v.Err == nil {
+		return "VALID"
+	}
+	for _, verdict := range verdicts {
+		if errors.Is(v.Err, verdict.err) {
+			return verdict.code
+		}
+	}
+	return ""
+}
+
 // VerifyKey: apiKey:verify. It counts a use, as presenting the key would,
 // unless the permissions asked about are missing.
 //

@@ -2,12 +2,12 @@ package authn
 
 import (
 	"context"
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
+	"github.com/maypok86/otter/v2/stats"
 	"golang.org/x/sync/singleflight"
 )
 
@@ -20,7 +20,11 @@ type cache struct {
 	entries *otter.Cache[digest, *entry] // nil: nothing is remembered
 	ttl     time.Duration
 	flight  singleflight.Group
-	trusted atomic.Int64 // until when what is remembered may be used, in Unix nanoseconds
+	hits    *stats.Counter
+	// trusted is until when what is remembered may be used; nil for ever. It
+	// keeps its monotonic reading: a wall clock that is set back must not
+	// lengthen it.
+	trusted atomic.Pointer[time.Time]
 
 	forgets atomic.Uint64 // how many there were; written under mu
 	mu      sync.Mutex
@@ -38,8 +42,7 @@ type entry struct {
 }
 
 func newCache(size int, ttl time.Duration) *cache {
-	c := &cache{ttl: ttl, index: map[ref]map[*entry]struct{}{}}
-	c.trusted.Store(math.MaxInt64)
+	c := &cache{ttl: ttl, index: map[ref]map[*entry]struct{}{}, hits: stats.NewCounter()}
 	if size > 0 {
 		c.entries = otter.Must(&otter.Options[digest, *entry]{
 			MaximumSize: size,
@@ -57,7 +60,7 @@ func newCache(size int, ttl time.Duration) *cache {
 func (c *cache) generation() uint64 { return c.forgets.Load() }
 
 func (c *cache) get(d digest, now time.Time) *principal {
-	if c.entries == nil || now.UnixNano() >= c.trusted.Load() {
+	if !c.trusts(now) {
 		return nil
 	}
 	e, ok := c.entries.GetIfPresent(d)
@@ -65,6 +68,12 @@ func (c *cache) get(d digest, now time.Time) *principal {
 		return nil
 	}
 	return e.p
+}
+
+// trusts reports whether what is remembered may be used.
+func (c *cache) trusts(now time.Time) bool {
+	t := c.trusted.Load()
+	return c.entries != nil && (t == nil || now.Before(*t))
 }
 
 // put remembers p unless something was forgotten since generation.

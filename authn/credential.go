@@ -69,14 +69,29 @@ func (s *Service) Authenticate(ctx context.Context, c Credential) (Principal, er
 
 // Forget drops what is remembered of a row that changed. kind is "user",
 // "session" or "key"; an empty id means all of the kind, an empty kind everything.
-func (s *Service) Forget(kind, id string) { s.cache.forget(kind, id) }
+func (s *Service) Forget(kind, id string) {
+	s.cache.forget(kind, id)
+	switch kind {
+	case "key":
+		s.uses.forget(id)
+	case "":
+		s.uses.forget("")
+	}
+}
 
 // TrustUntil bounds the use of what is remembered: from t on, by the service's
 // clock, each request reads the store, until a later call moves the bound. A
 // program that carries the changes of others to Forget calls it after each
 // time that it has, so that a feed that stopped can't keep a revoked
 // credential alive. Without a call there is no bound but the cache's own.
-func (s *Service) TrustUntil(t time.Time) { s.cache.trusted.Store(t.UnixNano()) }
+func (s *Service) TrustUntil(t time.Time) { s.cache.trusted.Store(&t) }
+
+// CacheStats tells how many credentials were resolved from memory, and how
+// many from the store.
+func (s *Service) CacheStats() (hits, misses uint64) {
+	n := s.cache.hits.Snapshot()
+	return n.Hits, n.Misses
+}
 
 // lookup finds the principal behind a secret, in memory or in the store. With
 // a key error it returns the principal too; nothing is counted.
@@ -88,10 +103,13 @@ func (s *Service) lookup(ctx context.Context, kind Kind, secret string) (*princi
 	now := s.o.Clock()
 	p := s.cache.get(d, now)
 	if p == nil || (kind != Bearer && kind != p.presented) {
+		s.cache.hits.RecordMisses(1)
 		var err error
 		if p, err = s.fill(ctx, kind, secret, d); err != nil {
 			return nil, err
 		}
+	} else {
+		s.cache.hits.RecordHits(1)
 	}
 	err := p.refusal(now, s.o.Keys.Retention)
 	if errors.Is(err, ErrBadCredential) {
@@ -193,30 +211,6 @@ func (s *Service) loadKey(ctx context.Context, secret string, d digest) (*princi
 		return nil, ErrBadCredential
 	}
 	return s.ofKey(k, owner, storedDigest(d), ends)
-}
-
-// use counts one use of the key that p presented. Keys without limits cost no
-// write: that they were used is noted in memory.
-func (s *Service) use(ctx context.Context, p *principal) (*principal, error) {
-	if !p.key.Limited() {
-		s.touches.note(p, s.o.Clock())
-		return p, nil
-	}
-	spent, err := s.store.SpendKey(ctx, p.key.ID, s.now())
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return nil, ErrBadCredential
-	case err != nil:
-		return nil, fmt.Errorf("count a use of a key: %w", err)
-	case errors.Is(spent.Refused, ErrRateLimited):
-		return nil, &RetryError{Err: ErrRateLimited, In: spent.RetryIn}
-	case spent.Refused != nil:
-		return nil, spent.Refused
-	}
-	after := *p
-	after.key = &spent.Key
-	after.windowEnds = spent.WindowEnds
-	return &after, nil
 }
 
 // credentialError reports whether err is about the credential, not about us.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -39,10 +40,14 @@ type counted struct {
 	*store.DB
 	sessions, keys, spends atomic.Int64
 	hold                   func(ctx context.Context)
+	fold                   bool // as a collation would that knows no letter case
 }
 
 func (c *counted) SessionByToken(ctx context.Context, token authn.Secret) (authn.Session, authn.User, *authn.APIKey, error) {
 	c.sessions.Add(1)
+	if c.fold {
+		token = authn.Secret(strings.ToLower(string(token)))
+	}
 	s, u, k, err := c.DB.SessionByToken(ctx, token)
 	if c.hold != nil {
 		c.hold(ctx)
@@ -62,9 +67,9 @@ func (c *counted) KeyByDigest(ctx context.Context, digest string) (authn.APIKey,
 	return k, u, at, err
 }
 
-func (c *counted) SpendKey(ctx context.Context, id string, now time.Time) (authn.Spend, error) {
+func (c *counted) SpendKey(ctx context.Context, id string, now time.Time, most int64) (authn.Spend, error) {
 	c.spends.Add(1)
-	return c.DB.SpendKey(ctx, id, now)
+	return c.DB.SpendKey(ctx, id, now, most)
 }
 
 func (c *counted) all() int64 { return c.sessions.Load() + c.keys.Load() + c.spends.Load() }

@@ -16,7 +16,7 @@ func TestOptionsReportEveryMistakeAtOnce(t *testing.T) {
 	if err == nil {
 		t.Fatal("no mistake")
 	}
-	for _, field := range []string{"SessionLife", "FreshAge", "PasswordMax", "DefaultRole", "Keys.Prefix", "Keys.Length", "Keys.RateLimitMax", "Keys.MaxLife", "Keys.PrefixMax"} {
+	for _, field := range []string{"SessionLife", "FreshAge", "PasswordMax", "DefaultRole", "Keys.Prefix", "Keys.Length", "Keys.RateLimitWindow", "Keys.MaxLife", "Keys.PrefixMax"} {
 		if !strings.Contains(err.Error(), field+": ") {
 			t.Errorf("%s is not reported in: %v", field, err)
 		}

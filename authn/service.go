@@ -27,6 +27,7 @@ type Service struct {
 	engine    Engine
 	cache     *cache
 	touches   touches
+	uses      uses
 	passwords *passwords
 	accounts  *throttle // failed sign-ins by account
 	addresses *throttle // and by client address

@@ -128,7 +128,7 @@ func (s *Service) SignIn(ctx context.Context, caller Principal, in SignIn) (Sign
 	}
 	// Nothing up to here depends on who exists; and what follows takes the
 	// same steps for everybody until the password was right.
-	if err := s.checkLogin(ctx, u.ID, in.Password, account, in.Device.IPAddress); err != nil {
+	if err := s.checkLogin(ctx, u.ID, in.Password, account, address(ctx, in.Device)); err != nil {
 		if errors.Is(err, ErrWrongPassword) {
 			err = ErrBadLogin
 		}
@@ -193,6 +193,15 @@ func (s *Service) checkLogin(ctx context.Context, userID string, password Secret
 	return nil
 }
 
+// address is what failures are counted for: the peer's, which nobody can
+// choose, where the request is known.
+func address(ctx context.Context, d Device) string {
+	if f := authz.FactsFrom(ctx); f != nil && f.IP != "" {
+		return f.IP
+	}
+	return d.IPAddress
+}
+
 // startSession asks for session:create and stores the session of somebody who
 // just proved who they are by password. An expired ban is lifted.
 func (s *Service) startSession(ctx context.Context, caller Principal, u *User, d Device, short bool) (*Session, error) {
@@ -252,7 +261,7 @@ func (s *Service) logRefused(ctx context.Context, account, userID string, d Devi
 	}
 	s.o.Log.LogAttrs(ctx, slog.LevelInfo, "sign-in refused",
 		slog.String("reason", reason.Error()), slog.String(by, masked),
-		slog.String("user", userID), slog.String("ip", d.IPAddress))
+		slog.String("user", userID), slog.String("ip", address(ctx, d)))
 }
 
 // SignInKey exchanges the API key that caller presented for a session: one

@@ -114,19 +114,45 @@ type KeyStore interface {
 	// superseded before t.
 	DeleteKeysExpiredBefore(ctx context.Context, t time.Time, ev audit.Event) (int, error)
 
-	// SpendKey counts one use of the key at now, exactly, however many do so
-	// at once: first the rate limit, then the quota; a refusal by one leaves
-	// the other untouched. See [Spend] for the outcome.
-	SpendKey(ctx context.Context, id string, now time.Time) (Spend, error)
+	// SpendKey counts uses of the key at now, at least one and at most most,
+	// exactly, however many do so at once: first the rate limit, then the
+	// quota; a refusal by one leaves the other untouched. It never grants more
+	// than [Portion] of what both still allow. See [Spend] for the outcome.
+	SpendKey(ctx context.Context, id string, now time.Time, most int64) (Spend, error)
+	// ReturnUses takes back what was granted and not used, as far as nobody
+	// set the limits, or the limits' own time ran out, since. Keys that are gone
+	// are passed over.
+	ReturnUses(ctx context.Context, unused []Unused) error
 	// TouchKeys notes when keys were last used. It never moves a time back.
 	TouchKeys(ctx context.Context, used map[string]time.Time) error
 }
 
-// Spend is the outcome of counting a use.
+// Spend is the outcome of counting uses.
 type Spend struct {
+	Granted int64         // how many; 0 if refused
 	Refused error         // nil, ErrRateLimited or ErrUsageExceeded
 	RetryIn time.Duration // with ErrRateLimited: until the window ends
-	Key     APIKey        // after the use
+	Key     APIKey        // after all of them
+	// Limits changes whenever somebody sets the limits, rather than counts.
+	Limits int64
 	// WindowEnds is when the rate limit's window ends; zero without a limit.
 	WindowEnds time.Time
 }
+
+// Unused is what is left of uses that were granted.
+type Unused struct {
+	KeyID string
+	Uses  int64
+	// As in the Spend that granted them.
+	Limits       int64
+	WindowEnds   time.Time
+	LastRefillAt *time.Time
+}
+
+// maxPortion is the most uses that are granted at once.
+const maxPortion = 256
+
+// Portion is how many uses may be granted at once when this many are left: few
+// enough that those that lie unused somewhere don't matter, and one by one
+// when it comes to the last.
+func Portion(left int64) int64 { return min(max(1, left/64), maxPortion) }

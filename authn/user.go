@@ -107,8 +107,8 @@ func (s *Service) target(ctx context.Context, id, action string) (*User, authz.R
 	u, err := s.store.User(ctx, id)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		// Rules that protect the last administrator want to know that it is not this one.
-		return nil, authz.Resource{Type: "user", ID: id, Properties: map[string]any{"lastAdmin": false}}, nil
+		// Rules that protect administrators want to know that this is none.
+		return nil, authz.Resource{Type: "user", ID: id, Properties: map[string]any{"lastAdmin": false, "roles": []any{}}}, nil
 	case err != nil:
 		return nil, authz.Resource{}, fmt.Errorf("find user: %w", err)
 	}

@@ -87,6 +87,9 @@ func TestFailingPolicyDeniesWithItsReason(t *testing.T) {
 		{"conflicting rules", `decision := {"allow": true, "reasons": []} if input.action.name == "list"
 
 decision := {"allow": false, "reasons": []} if input.resource.type == "user"`, authz.CodePolicyError},
+		{"a built-in fails in a rule that forbids", `decision := {"allow": true, "reasons": []} if not forbidden
+
+forbidden if to_number(input.action.name) > 1`, authz.CodePolicyError},
 		{"too slow", slow, authz.CodeDeadline},
 	}
 	for _, tt := range tests {

@@ -140,6 +140,9 @@ func (t *interpreter) query(rule string, input *ast.Term, now time.Time) *topdow
 		WithBaseCache(t.base).
 		WithMetrics(metrics.NoOp()).
 		WithTime(now).
+		// A built-in that fails would otherwise be undefined, and a rule that
+		// forbids something would quietly not hold.
+		WithStrictBuiltinErrors(true).
 		WithInput(input)
 }
 

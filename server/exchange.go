@@ -3,14 +3,17 @@ package server
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/go-chi/chi/v5"
 
 	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/server/betterauth"
 	"github.com/ostiary/ostiary/server/request"
 )
 
@@ -50,7 +53,40 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.notFound(x, r)
 		return
 	}
+	if err := s.atLeast(r); err != nil {
+		bad, ok := errors.AsType[*authn.InvalidError](err)
+		switch {
+		case s.ofBetterAuth(r.URL.Path):
+			betterauth.WriteError(x, err)
+		case ok:
+			writeProblem(x, problem(http.StatusBadRequest, CodeInvalid, bad.Field+" "+bad.Reason))
+		default:
+			WriteError(x, err, authn.Principal{})
+		}
+		return
+	}
 	s.mux.ServeHTTP(x, r)
+}
+
+// atLeast waits for the revision that the request is to be judged by.
+func (s *server) atLeast(r *http.Request) error {
+	values, asked := r.Header[request.AtLeastHeader]
+	if !asked {
+		return nil
+	}
+	var revision int64
+	var err error
+	if len(values) == 1 {
+		revision, err = strconv.ParseInt(values[0], 10, 64)
+	}
+	// In the one spelling in which Ostiary-Revision tells it.
+	if err != nil || len(values) != 1 || revision < 0 || strconv.FormatInt(revision, 10) != values[0] {
+		return &authn.InvalidError{Field: request.AtLeastHeader, Reason: "is not one revision"}
+	}
+	if s.AtLeast == nil {
+		return nil
+	}
+	return s.AtLeast(r.Context(), revision)
 }
 
 // recovered answers a panic, if it still can. If not, it returns what to panic

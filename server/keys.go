@@ -11,6 +11,7 @@ import (
 
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/server/betterauth"
 )
 
 // stamp is a time in the one form in which times are told: UTC, milliseconds.
@@ -20,78 +21,15 @@ func (t stamp) MarshalJSONTo(e *jsontext.Encoder) error {
 	return e.WriteToken(jsontext.String(time.Time(t).UTC().Format("2006-01-02T15:04:05.000Z")))
 }
 
-// keyDocument is the key object of the Better Auth API: all members, null
-// where there is nothing.
-type keyDocument struct {
-	ID                  string             `json:"id"`
-	ConfigID            string             `json:"configId"`
-	Name                *string            `json:"name"`
-	Start               *string            `json:"start"`
-	Prefix              *string            `json:"prefix"`
-	ReferenceID         string             `json:"referenceId"`
-	Enabled             bool               `json:"enabled"`
-	CreatedAt           stamp              `json:"createdAt"`
-	UpdatedAt           stamp              `json:"updatedAt"`
-	ExpiresAt           *stamp             `json:"expiresAt"`
-	Permissions         *authz.Permissions `json:"permissions"`
-	Metadata            jsontext.Value     `json:"metadata"`
-	RateLimitEnabled    bool               `json:"rateLimitEnabled"`
-	RateLimitTimeWindow *int64             `json:"rateLimitTimeWindow"`
-	RateLimitMax        *int64             `json:"rateLimitMax"`
-	RequestCount        int64              `json:"requestCount"`
-	LastRequest         *stamp             `json:"lastRequest"`
-	Remaining           *int64             `json:"remaining"`
-	RefillInterval      *int64             `json:"refillInterval"`
-	RefillAmount        *int64             `json:"refillAmount"`
-	LastRefillAt        *stamp             `json:"lastRefillAt"`
-
-	// Secret is there once, in the answer to the call that made the key.
-	Secret string `json:"key,omitempty"`
-}
-
-func documentOfKey(k *authn.APIKey) *keyDocument {
-	d := &keyDocument{
-		ID: k.ID, ConfigID: k.ConfigID, Name: k.Name, Start: k.Start, Prefix: k.Prefix, ReferenceID: k.OwnerID,
-		Enabled: k.Enabled, CreatedAt: stamp(k.CreatedAt), UpdatedAt: stamp(k.UpdatedAt), ExpiresAt: (*stamp)(k.ExpiresAt),
-		Metadata: jsontext.Value(k.Metadata), RateLimitEnabled: k.RateLimitEnabled, RateLimitTimeWindow: k.RateLimitTimeWindow,
-		RateLimitMax: k.RateLimitMax, RequestCount: k.RequestCount, LastRequest: (*stamp)(k.LastRequest), Remaining: k.Remaining,
-		RefillInterval: k.RefillInterval, RefillAmount: k.RefillAmount, LastRefillAt: (*stamp)(k.LastRefillAt),
-	}
-	if k.Permissions != nil {
-		d.Permissions = &k.Permissions
-	}
-	if len(d.Metadata) == 0 {
-		d.Metadata = jsontext.Value("null")
-	}
-	return d
-}
-
 // userDocument is the user object of the Better Auth API, and what is ours of it.
 type userDocument struct {
-	ID              string         `json:"id"`
-	Name            string         `json:"name"`
-	Email           string         `json:"email"`
-	EmailVerified   bool           `json:"emailVerified"`
-	Image           *string        `json:"image"`
-	CreatedAt       stamp          `json:"createdAt"`
-	UpdatedAt       stamp          `json:"updatedAt"`
-	Username        *string        `json:"username"`
-	DisplayUsername *string        `json:"displayUsername"`
-	Role            *string        `json:"role"`
-	Banned          bool           `json:"banned"`
-	BanReason       *string        `json:"banReason"`
-	BanExpires      *stamp         `json:"banExpires"`
-	ServiceAccount  bool           `json:"serviceAccount"`
-	Attributes      map[string]any `json:"attributes"`
+	betterauth.UserObject
+	ServiceAccount bool           `json:"serviceAccount"`
+	Attributes     map[string]any `json:"attributes"`
 }
 
 func documentOfUser(u *authn.User) *userDocument {
-	return &userDocument{
-		ID: u.ID, Name: u.Name, Email: u.Email, EmailVerified: u.EmailVerified, Image: u.Image,
-		CreatedAt: stamp(u.CreatedAt), UpdatedAt: stamp(u.UpdatedAt), Username: u.Username, DisplayUsername: u.DisplayUsername,
-		Role: u.Role, Banned: u.Banned, BanReason: u.BanReason, BanExpires: (*stamp)(u.BanExpires),
-		ServiceAccount: u.ServiceAccount, Attributes: u.Attributes,
-	}
+	return &userDocument{betterauth.NewUserObject(*u), u.ServiceAccount, u.Attributes}
 }
 
 type verifyKeyRequest struct {
@@ -100,29 +38,12 @@ type verifyKeyRequest struct {
 }
 
 type verifyKeyResponse struct {
-	Valid bool          `json:"valid"`
-	Code  string        `json:"code"`
-	Key   *keyDocument  `json:"key"`
-	User  *userDocument `json:"user"`
+	Valid bool                  `json:"valid"`
+	Code  string                `json:"code"`
+	Key   *betterauth.KeyObject `json:"key"`
+	User  *userDocument         `json:"user"`
 	// RetryAfter is with RATE_LIMITED: seconds until the window ends.
 	RetryAfter int `json:"retryAfter,omitzero"`
-}
-
-// verdicts words what a key was found to be.
-var verdicts = []struct {
-	err  error
-	code string
-}{
-	{authn.ErrKeyDisabled, "DISABLED"},
-	{authn.ErrKeyExpired, "EXPIRED"},
-	{authn.ErrKeySuperseded, "SUPERSEDED"},
-	{authn.ErrOwnerBanned, "OWNER_BANNED"},
-	{authn.ErrRateLimited, "RATE_LIMITED"},
-	{authn.ErrUsageExceeded, "USAGE_EXCEEDED"},
-	{authn.ErrInsufficient, "INSUFFICIENT_PERMISSIONS"},
-	// A key whose owner is gone opens nothing and belongs to nobody.
-	{authn.ErrOwnerMissing, "NOT_FOUND"},
-	{authn.ErrBadCredential, "NOT_FOUND"},
 }
 
 // verifyKey tells a service what a key that it was shown is worth.
@@ -141,25 +62,17 @@ func (s *server) verifyKey(c *call) error {
 	if err != nil {
 		return err
 	}
-	out := verifyKeyResponse{Valid: v.Err == nil, Code: "VALID"}
-	if v.Err != nil {
-		out.Code = ""
-		for _, verdict := range verdicts {
-			if errors.Is(v.Err, verdict.err) {
-				out.Code = verdict.code
-				break
-			}
-		}
-		if out.Code == "" {
-			return v.Err // not about the key
-		}
-		if retry, ok := errors.AsType[*authn.RetryError](v.Err); ok {
-			out.RetryAfter = int(math.Ceil(retry.In.Seconds()))
-		}
+	out := verifyKeyResponse{Valid: v.Err == nil, Code: v.Code()}
+	if out.Code == "" {
+		return v.Err
+	}
+	if retry, ok := errors.AsType[*authn.RetryError](v.Err); ok {
+		out.RetryAfter = int(math.Ceil(retry.In.Seconds()))
 	}
 	if out.Code != "NOT_FOUND" {
 		if v.Key != nil {
-			out.Key = documentOfKey(v.Key)
+			shown := betterauth.NewKeyObject(*v.Key, "")
+			out.Key = &shown
 		}
 		if v.Owner != nil {
 			out.User = documentOfUser(v.Owner)
@@ -306,10 +219,8 @@ func (s *server) createServiceAccount(c *call) error {
 	if err != nil {
 		return err
 	}
-	shown := documentOfKey(&key)
-	shown.Secret = secret.Reveal()
 	return answer(c.w, http.StatusCreated, struct {
-		User *userDocument `json:"user"`
-		Key  *keyDocument  `json:"key"`
-	}{documentOfUser(&user), shown})
+		User *userDocument        `json:"user"`
+		Key  betterauth.KeyObject `json:"key"`
+	}{documentOfUser(&user), betterauth.NewKeyObject(key, secret)})
 }

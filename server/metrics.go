@@ -81,9 +81,11 @@ func (m *Metrics) Audit(lost func() uint64, waiting func() int) {
 
 // Cache shows how many credentials were resolved from memory, and how many
 // from the store.
-func (m *Metrics) Cache(hits, misses func() uint64) {
-	m.counter("ostiary_principal_cache_hits_total", "Credentials that were resolved from memory.", hits)
-	m.counter("ostiary_principal_cache_misses_total", "Credentials that were resolved from the store.", misses)
+func (m *Metrics) Cache(stats func() (hits, misses uint64)) {
+	m.counter("ostiary_principal_cache_hits_total", "Credentials that were resolved from memory.",
+		func() uint64 { hits, _ := stats(); return hits })
+	m.counter("ostiary_principal_cache_misses_total", "Credentials that were resolved from the store.",
+		func() uint64 { _, misses := stats(); return misses })
 }
 
 func (m *Metrics) counter(name, help string, f func() uint64) {
@@ -100,6 +102,17 @@ func (m *Metrics) about(version string, policy func() policies.Status) {
 		Help:        "Always 1; the version is a label.",
 		ConstLabels: prometheus.Labels{"version": version},
 	}, func() float64 { return 1 }))
+}
+
+// feed shows how old the knowledge of changes is.
+func (m *Metrics) feed(state func() (age time.Duration, revision int64)) {
+	if m == nil || state == nil {
+		return
+	}
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "ostiary_feed_age_seconds",
+		Help: "Time since the last completed look at the changes began.",
+	}, func() float64 { age, _ := state(); return age.Seconds() }))
 }
 
 func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.handler.ServeHTTP(w, r) }

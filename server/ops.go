@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/ostiary/ostiary/server/openapi"
@@ -29,6 +30,13 @@ type readiness struct {
 	Status  string        `json:"status"`
 	Version string        `json:"version"`
 	Policy  policyInForce `json:"policy"`
+	Feed    *feedState    `json:"feed,omitempty"`
+}
+
+// feedState is what is known here of changes made elsewhere.
+type feedState struct {
+	AgeMS    int64  `json:"ageMs"`
+	Revision string `json:"revision"`
 }
 
 type policyInForce struct {
@@ -54,5 +62,10 @@ func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	answer(w, http.StatusOK, readiness{"ready", s.Version, policyInForce{status.Revision, status.Loaded.UTC(), status.Err == nil}})
+	state := readiness{Status: "ready", Version: s.Version, Policy: policyInForce{status.Revision, status.Loaded.UTC(), status.Err == nil}}
+	if s.Feed != nil {
+		age, revision := s.Feed()
+		state.Feed = &feedState{age.Milliseconds(), strconv.FormatInt(revision, 10)}
+	}
+	answer(w, http.StatusOK, state)
 }

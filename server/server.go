@@ -43,9 +43,15 @@ type Options struct {
 	Audit    audit.Store // reads decisions
 	Log      *slog.Logger
 	Ready    func(ctx context.Context) error // nil error: ready
-	Version  string
-	Request  request.Options    // credentials, addresses, limits
-	Auth     betterauth.Options // the Better Auth surface
+	// AtLeast waits, bounded, until the store's state of a revision is known
+	// here. nil: it always is.
+	AtLeast func(ctx context.Context, revision int64) error
+	// Feed tells how old the knowledge of changes is, and of which revision.
+	// nil: there is no feed.
+	Feed    func() (age time.Duration, revision int64)
+	Version string
+	Request request.Options    // credentials, addresses, limits
+	Auth    betterauth.Options // the Better Auth surface
 	// Origins may send writes with a cookie to the native API, besides the
 	// service's own: "https://app.example". The Better Auth surface has its
 	// own list.
@@ -89,6 +95,7 @@ func New(o Options) (http.Handler, error) {
 	}
 
 	s.Metrics.about(o.Version, o.Policies.Status)
+	s.Metrics.feed(o.Feed)
 	s.mux.NotFound(s.notFound)
 	s.mux.MethodNotAllowed(s.methodNotAllowed)
 

@@ -150,7 +150,7 @@ func TestMetricsCountByRouteAndHoldNothingThatWasSent(t *testing.T) {
 	h.do(t, "SECRET", "/v1/me", "")
 	h.do(t, "POST", "/v1/authorize", `{"action":"read","resource":{"type":"document"}}`)
 	h.metrics.Audit(h.records.Lost, h.records.Waiting)
-	h.metrics.Cache(func() uint64 { return 3 }, func() uint64 { return 4 })
+	h.metrics.Cache(func() (hits, misses uint64) { return 3, 4 })
 	text := scrape(h)
 	for _, want := range []string{
 		`ostiary_http_request_duration_seconds_count{method="GET",route="/v1/decisions/{id}",status="404"} 1`,
@@ -159,6 +159,7 @@ func TestMetricsCountByRouteAndHoldNothingThatWasSent(t *testing.T) {
 		`ostiary_decisions_total{code="role",outcome="allow"} 1`,
 		`ostiary_decisions_total{code="unauthenticated",outcome="deny"} 1`,
 		`ostiary_principal_cache_hits_total 3`,
+		`ostiary_principal_cache_misses_total 4`,
 		`ostiary_audit_records_lost_total 0`,
 		`ostiary_policy_info{revision="` + h.library.Status().Revision + `"} 1`,
 		`ostiary_policy_current 1`,

@@ -61,7 +61,7 @@ func BenchmarkSpendKey(b *testing.B) {
 	}())
 	b.ReportAllocs()
 	for b.Loop() {
-		if s, err := db.SpendKey(b.Context(), "k1", time.Now()); err != nil || s.Refused != nil {
+		if s, err := db.SpendKey(b.Context(), "k1", time.Now(), 1); err != nil || s.Refused != nil {
 			b.Fatal(err, s.Refused)
 		}
 	}

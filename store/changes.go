@@ -24,27 +24,57 @@ type changeRow struct {
 	At   instant `bun:"at"`
 }
 
-// Changes returns the changes after seq, oldest first, at most limit.
+// Mark is how far a reader of changes has come. The zero Mark is before all.
+type Mark struct {
+	Last     int64 // the newest sequence number
+	position int64 // what was committed up to here was read
+}
+
+// Changes returns the changes since a mark, oldest first, at most limit, and
+// the mark for the next time. If there are limit of them, some may be missing,
+// and will not come later.
 //
-// On Postgres a transaction can commit after a later one has, so a reader
-// looks again at a little before the last change that it saw.
-func (db *DB) Changes(ctx context.Context, after int64, limit int) ([]Change, error) {
-	var rows []changeRow
-	err := db.reader.NewSelect().Model(&rows).Where("seq > ?", after).OrderExpr("seq").Limit(int64(limit)).Scan(ctx)
+// Sequence numbers are given when a row is written and become visible when it
+// is committed, so on Postgres a lower one can appear long after a higher one.
+// A mark therefore says which transactions were over, and a change can come a
+// second time as long as one that began before it is not.
+func (db *DB) Changes(ctx context.Context, since Mark, limit int) ([]Change, Mark, error) {
+	var rows []struct {
+		Last     int64    `bun:"last"`
+		Position int64    `bun:"position"`
+		Seq      *int64   `bun:"seq"`
+		Kind     *string  `bun:"kind"`
+		ID       *string  `bun:"id"`
+		At       *instant `bun:"at"`
+	}
+	// One statement, so that the mark and the rows are of one moment.
+	err := db.reader.NewSelect().ColumnExpr("m.*, c.seq, c.kind, c.id, c.at").
+		TableExpr("(SELECT coalesce(max(seq), 0) AS last, ? AS position FROM changes) AS m", bun.Safe(db.dialect.horizon)).
+		Join("LEFT JOIN changes AS c ON c.? >= ?", bun.Safe(db.dialect.position), since.position).
+		OrderExpr("c.seq").Limit(int64(limit)).Scan(ctx, &rows)
 	if err != nil {
-		return nil, db.fail("read changes", err)
+		return nil, since, db.fail("read changes", err)
+	}
+	mark := Mark{rows[0].Last, rows[0].Position}
+	if rows[0].Seq == nil {
+		return nil, mark, nil
 	}
 	cs := make([]Change, len(rows))
 	for i, r := range rows {
-		cs[i] = Change{Seq: r.Seq, Kind: r.Kind, ID: r.ID, At: r.At.Time}
+		cs[i] = Change{Seq: *r.Seq, Kind: *r.Kind, ID: *r.ID, At: r.At.Time}
 	}
-	return cs, nil
+	return cs, mark, nil
 }
 
-// LastChange returns the newest sequence number, 0 if there is none.
-func (db *DB) LastChange(ctx context.Context) (int64, error) {
-	seq, err := lastChange(ctx, db.reader)
-	return seq, db.fail("read the last change", err)
+// Mark returns the mark of now.
+func (db *DB) Mark(ctx context.Context) (Mark, error) {
+	var m struct {
+		Last     int64 `bun:"last"`
+		Position int64 `bun:"position"`
+	}
+	err := db.reader.NewSelect().ColumnExpr("coalesce(max(seq), 0) AS last, ? AS position", bun.Safe(db.dialect.horizon)).
+		TableExpr("changes").Scan(ctx, &m)
+	return Mark{m.Last, m.Position}, db.fail("read the last change", err)
 }
 
 func lastChange(ctx context.Context, db bun.IDB) (seq int64, err error) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/internal/pgtest"
 )
 
 // Whoever writes, with whatever program, leaves a change behind if it matters
@@ -18,7 +20,7 @@ func TestChangesOfAnyWriterAreNoted(t *testing.T) {
 		mustCreateUser(t, db, someone("u1"))
 		mustCreateSession(t, db, sessionOf("u1", "s1"))
 		mustCreateKey(t, db, keyOf("u1", "k1"))
-		mark, err := db.LastChange(t.Context())
+		mark, err := db.Mark(t.Context())
 		must(t, err)
 		const at = `'2027-01-01T00:00:00.000Z'`
 		for _, c := range []struct{ sql, want string }{
@@ -62,10 +64,10 @@ func TestCountingIsNoChange(t *testing.T) {
 		k.RateLimitMax, k.RateLimitTimeWindow, k.Remaining = ptr(int64(2)), ptr(int64(1000)), ptr(int64(1))
 		k.RefillAmount, k.RefillInterval = ptr(int64(5)), ptr(int64(10))
 		mustCreateKey(t, db, k)
-		mark, err := db.LastChange(t.Context())
+		mark, err := db.Mark(t.Context())
 		must(t, err)
 		for i := range 4 {
-			_, err := db.SpendKey(t.Context(), "k1", base.Add(time.Duration(i)*600*time.Millisecond))
+			_, err := db.SpendKey(t.Context(), "k1", base.Add(time.Duration(i)*600*time.Millisecond), 1)
 			must(t, err)
 		}
 		must(t, db.TouchKeys(t.Context(), map[string]time.Time{"k1": base.Add(time.Hour)}))
@@ -75,29 +77,55 @@ func TestCountingIsNoChange(t *testing.T) {
 	})
 }
 
-func TestChangesComeInOrderAndInPages(t *testing.T) {
+func TestChangesComeInOrder(t *testing.T) {
 	eachDialect(t, func(t *testing.T, db *DB) {
 		for _, id := range []string{"a", "b", "c"} {
 			mustCreateUser(t, db, someone(id))
 		}
-		first, err := db.Changes(t.Context(), 0, 2)
+		all, mark, err := db.Changes(t.Context(), Mark{}, 10)
 		must(t, err)
-		if len(first) != 2 || first[0].ID != "a" || first[1].ID != "b" || first[0].Kind != "user" {
-			t.Fatalf("got %+v", first)
+		if len(all) != 3 || all[0].ID != "a" || all[1].ID != "b" || all[2].ID != "c" || all[0].Kind != "user" {
+			t.Fatalf("got %+v", all)
 		}
-		if since := time.Since(first[0].At).Abs(); since > time.Minute {
+		if since := time.Since(all[0].At).Abs(); since > time.Minute {
 			t.Errorf("at: %v from now", since)
 		}
-		rest, err := db.Changes(t.Context(), first[1].Seq, 10)
-		must(t, err)
-		if len(rest) != 1 || rest[0].ID != "c" {
-			t.Errorf("got %+v", rest)
+		if mark.Last != all[2].Seq {
+			t.Errorf("last: got %d, want %d", mark.Last, all[2].Seq)
 		}
-		last, err := db.LastChange(t.Context())
-		if err != nil || last != rest[0].Seq {
-			t.Errorf("last: got %d, %v, want %d", last, err, rest[0].Seq)
+		some, mark, err := db.Changes(t.Context(), Mark{}, 2)
+		if err != nil || len(some) != 2 || mark.Last != all[2].Seq {
+			t.Errorf("some: got %+v, %+v, %v", some, mark, err)
+		}
+		none, again, err := db.Changes(t.Context(), mark, 10)
+		if err != nil || db.dialect.name == "sqlite" && len(none) > 0 || again.Last != mark.Last {
+			t.Errorf("after all: got %+v, %+v, %v", none, again, err)
 		}
 	})
+}
+
+// A number that was given early can appear late, behind any number of others.
+func TestChangeOfALongTransactionIsNotMissed(t *testing.T) {
+	db := open(t, pgtest.Schema(t))
+	mustCreateUser(t, db, someone("slow"))
+	long, err := db.writer.BeginTx(t.Context(), nil)
+	must(t, err)
+	defer long.Rollback()
+	_, err = long.NewRaw(`UPDATE "user" SET "banned" = TRUE`).Exec(t.Context())
+	must(t, err)
+	_, err = db.writer.NewRaw(`INSERT INTO changes (kind, id, at) SELECT 'key', 'k', now() FROM generate_series(1, 5000)`).Exec(t.Context())
+	must(t, err)
+	var mark Mark
+	for range 3 {
+		_, mark, err = db.Changes(t.Context(), mark, 1_000_000)
+		must(t, err)
+	}
+	must(t, long.Commit())
+	cs, _, err := db.Changes(t.Context(), mark, 1_000_000)
+	must(t, err)
+	if !slices.ContainsFunc(cs, func(c Change) bool { return c.Kind == "user" && c.Seq < mark.Last }) {
+		t.Errorf("the ban is not among %d changes", len(cs))
+	}
 }
 
 // A revision that came back smaller would look older than it is.
@@ -106,7 +134,7 @@ func TestPruningNeverMovesTheRevisionBack(t *testing.T) {
 		for _, id := range []string{"a", "b", "c"} {
 			mustCreateUser(t, db, someone(id))
 		}
-		last, err := db.LastChange(t.Context())
+		last, err := db.Mark(t.Context())
 		must(t, err)
 		n, err := db.PruneChanges(t.Context(), time.Now().Add(-time.Hour))
 		if n != 0 || err != nil {
@@ -116,8 +144,8 @@ func TestPruningNeverMovesTheRevisionBack(t *testing.T) {
 		if n != 2 || err != nil {
 			t.Errorf("all: got %d, %v, want all but the newest", n, err)
 		}
-		if got, err := db.LastChange(t.Context()); got != last || err != nil {
-			t.Errorf("last: got %d, %v, want %d", got, err, last)
+		if got, err := db.Mark(t.Context()); got.Last != last.Last || err != nil {
+			t.Errorf("last: got %d, %v, want %d", got.Last, err, last.Last)
 		}
 	})
 }
@@ -155,7 +183,7 @@ func TestBellRingsForOtherProcesses(t *testing.T) {
 		if !rings(a, 20*tick) {
 			t.Error("did not ring for another's change")
 		}
-		var mark int64
+		var mark Mark
 		if got := changesSince(t, a, &mark); got != "user u1" {
 			t.Errorf("changes: got %q", got)
 		}

@@ -23,6 +23,12 @@ type dialect struct {
 	// exclude makes all transactions that call it wait for each other.
 	exclude func(ctx context.Context, tx bun.IDB) error
 
+	// position is the column of changes in which no row appears below
+	// horizon, an expression, once a statement has read it.
+	position, horizon string
+	// ordered is what the table changes needs for it.
+	ordered []string
+
 	// columns lists the columns of a table; none if there is no such table.
 	columns func(ctx context.Context, db bun.IDB, table string) ([]column, error)
 	// object is an expression for a JSON object of the columns.

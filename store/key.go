@@ -3,10 +3,14 @@ package store
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -51,6 +55,22 @@ type keyExtraRow struct {
 
 	KeyID       string  `bun:"keyId,pk"`
 	WindowStart instant `bun:"windowStart"`
+}
+
+// keyLimitsRow says how often the limits of a key were set by us. Counting is
+// no change that anybody notices, setting is: elsewhere uses are in memory that
+// were granted under the limits before.
+type keyLimitsRow struct {
+	bun.BaseModel `bun:"table:ostiary_key_limits,alias:kl"`
+
+	KeyID   string `bun:"keyId,pk"`
+	Version int64  `bun:"version"`
+}
+
+// limitColumns are what keyLimitsRow is about.
+var limitColumns = []string{
+	"remaining", "refillInterval", "refillAmount", "lastRefillAt",
+	"rateLimitEnabled", "rateLimitTimeWindow", "rateLimitMax", "requestCount",
 }
 
 // keySecretRow is a secret that a key had before it was rotated.
@@ -247,8 +267,16 @@ func (db *DB) UpdateKey(ctx context.Context, id string, change func(*authn.APIKe
 			return rejected{err}
 		}
 		after.ID = before.ID
-		if err := db.updateKey(ctx, tx, before, after); err != nil {
+		columns, err := db.updateKey(ctx, tx, before, after)
+		if err != nil {
 			return err
+		}
+		if slices.ContainsFunc(columns, func(c string) bool { return slices.Contains(limitColumns, c) }) {
+			_, err := tx.NewInsert().Model(&keyLimitsRow{KeyID: id, Version: 1}).
+				On(`CONFLICT ("keyId") DO UPDATE`).Set(`"version" = kl."version" + 1`).Exec(ctx)
+			if err != nil {
+				return err
+			}
 		}
 		k, err = db.oneKey(ctx, tx, id, false)
 		return err
@@ -259,29 +287,30 @@ func (db *DB) UpdateKey(ctx context.Context, id string, change func(*authn.APIKe
 	return k, nil
 }
 
-func (db *DB) updateKey(ctx context.Context, tx bun.IDB, before, after authn.APIKey) error {
+// updateKey writes the columns in which the two differ, and returns them.
+func (db *DB) updateKey(ctx context.Context, tx bun.IDB, before, after authn.APIKey) ([]string, error) {
 	s, err := db.found()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	was, err := newKeyRow(before)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	row, err := newKeyRow(after)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	columns := differences(db, was, row)
 	if len(columns) == 0 {
-		return nil
+		return nil, nil
 	}
 	q := tx.NewUpdate().Model(row).Column(columns...).WherePK()
 	if s.legacyKeys && slices.Contains(columns, "referenceId") {
 		q = q.Set("? = ?", bun.Ident("userId"), after.OwnerID)
 	}
 	_, err = q.Exec(ctx)
-	return err
+	return columns, err
 }
 
 // RotateKey implements [authn.KeyStore].
@@ -301,7 +330,7 @@ func (db *DB) RotateKey(ctx context.Context, id, digest string, start *string, o
 		}
 		after := before
 		after.Digest, after.Start, after.UpdatedAt = digest, start, ev.At
-		if err := db.updateKey(ctx, tx, before, after); err != nil {
+		if _, err := db.updateKey(ctx, tx, before, after); err != nil {
 			return err
 		}
 		k, err = db.oneKey(ctx, tx, id, false)
@@ -370,10 +399,10 @@ func (db *DB) DeleteKeysExpiredBefore(ctx context.Context, t time.Time, ev audit
 
 // SpendKey implements [authn.KeyStore]. The window begins with the first use
 // in it and ends rateLimitTimeWindow later, however much the key is used.
-func (db *DB) SpendKey(ctx context.Context, id string, now time.Time) (authn.Spend, error) {
+func (db *DB) SpendKey(ctx context.Context, id string, now time.Time, most int64) (authn.Spend, error) {
 	var spend authn.Spend
 	err := db.writer.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) (err error) {
-		spend, err = db.spendKey(ctx, tx, id, newInstant(now))
+		spend, err = db.spendKey(ctx, tx, id, newInstant(now), most)
 		return err
 	})
 	if err != nil {
@@ -382,64 +411,94 @@ func (db *DB) SpendKey(ctx context.Context, id string, now time.Time) (authn.Spe
 	return spend, nil
 }
 
-func (db *DB) spendKey(ctx context.Context, tx bun.IDB, id string, now instant) (authn.Spend, error) {
+// keyCounts is what we keep of a key's limits beside Better Auth's table.
+type keyCounts struct {
+	WindowStart *instant `bun:"windowStart"`
+	Limits      int64    `bun:"limits"`
+}
+
+func keyCountsOf(ctx context.Context, tx bun.IDB, id string) (c keyCounts, err error) {
+	err = tx.NewSelect().
+		ColumnExpr(`(SELECT "windowStart" FROM ostiary_key WHERE "keyId" = ?) AS "windowStart"`, id).
+		ColumnExpr(`coalesce((SELECT "version" FROM ostiary_key_limits WHERE "keyId" = ?), 0) AS "limits"`, id).
+		Scan(ctx, &c)
+	return c, err
+}
+
+// window is how long the window of k's rate limit is; none if it has none.
+func window(k *authn.APIKey) (time.Duration, bool) {
+	if k.RateLimitEnabled && k.RateLimitTimeWindow != nil && k.RateLimitMax != nil {
+		return time.Duration(*k.RateLimitTimeWindow) * time.Millisecond, true
+	}
+	return 0, false
+}
+
+func (db *DB) spendKey(ctx context.Context, tx bun.IDB, id string, now instant, most int64) (authn.Spend, error) {
 	before, err := db.oneKey(ctx, tx, id, true)
 	if err != nil {
 		return authn.Spend{}, err
 	}
-	refused := func(why error, retry time.Duration) (authn.Spend, error) {
-		return authn.Spend{Refused: why, RetryIn: retry, Key: before}, nil
+	counts, err := keyCountsOf(ctx, tx, id)
+	if err != nil {
+		return authn.Spend{}, err
 	}
-	k := before
+	spend := authn.Spend{Key: before, Limits: counts.Limits}
+	k := &spend.Key
+	refused := func(why error, retry time.Duration) (authn.Spend, error) {
+		return authn.Spend{Refused: why, RetryIn: retry, Key: before, Limits: counts.Limits}, nil
+	}
 
 	newWindow := false
-	var ends time.Time
-	if k.RateLimitEnabled && k.RateLimitTimeWindow != nil && k.RateLimitMax != nil {
-		window := time.Duration(*k.RateLimitTimeWindow) * time.Millisecond
-		var windows []keyExtraRow
-		if err := tx.NewSelect().Model(&windows).Where(`"keyId" = ?`, id).Scan(ctx); err != nil {
-			return authn.Spend{}, err
-		}
+	left := int64(math.MaxInt64)
+	length, limited := window(k)
+	if limited {
 		// A use that is a little older than the window belongs to it: clocks of
 		// several instances differ.
-		newWindow = len(windows) == 0 || !now.Before(windows[0].WindowStart.Add(window))
-		ends = now.Add(window)
+		newWindow = counts.WindowStart == nil || !now.Before(counts.WindowStart.Add(length))
+		spend.WindowEnds = now.Add(length)
 		if newWindow {
 			k.RequestCount = 0
 		} else {
-			ends = windows[0].WindowStart.Add(window)
+			spend.WindowEnds = counts.WindowStart.Add(length)
 		}
-		if k.RequestCount >= *k.RateLimitMax {
-			return refused(authn.ErrRateLimited, ends.Sub(now.Time))
+		if left = *k.RateLimitMax - k.RequestCount; left <= 0 {
+			return refused(authn.ErrRateLimited, spend.WindowEnds.Sub(now.Time))
 		}
-		k.RequestCount++
 	}
 
+	var remaining int64
 	if k.Remaining != nil {
-		left := *k.Remaining
+		remaining = *k.Remaining
 		if refills := k.RefillInterval != nil && k.RefillAmount != nil && *k.RefillInterval > 0 && *k.RefillAmount > 0; refills {
 			since := k.CreatedAt
 			if k.LastRefillAt != nil {
 				since = *k.LastRefillAt
 			}
 			if now.Sub(since) >= time.Duration(*k.RefillInterval)*time.Millisecond {
-				left, k.LastRefillAt = *k.RefillAmount, &now.Time
+				remaining, k.LastRefillAt = *k.RefillAmount, &now.Time
 			}
 		}
-		if left <= 0 {
+		if remaining <= 0 {
 			return refused(authn.ErrUsageExceeded, 0)
 		}
-		left--
-		k.Remaining = &left
+		left = min(left, remaining)
 	}
 
+	spend.Granted = max(1, min(most, authn.Portion(left)))
+	if limited {
+		k.RequestCount += spend.Granted
+	}
+	if k.Remaining != nil {
+		remaining -= spend.Granted
+		k.Remaining = &remaining
+	}
 	if k.LastRequest == nil || k.LastRequest.Before(now.Time) {
 		k.LastRequest = &now.Time
 	}
 	if k.UpdatedAt.Before(now.Time) {
 		k.UpdatedAt = now.Time
 	}
-	if err := db.updateKey(ctx, tx, before, k); err != nil {
+	if _, err := db.updateKey(ctx, tx, before, *k); err != nil {
 		return authn.Spend{}, err
 	}
 	if newWindow {
@@ -449,7 +508,44 @@ func (db *DB) spendKey(ctx context.Context, tx bun.IDB, id string, now instant) 
 			return authn.Spend{}, err
 		}
 	}
-	return authn.Spend{Key: k, WindowEnds: ends}, nil
+	return spend, nil
+}
+
+// ReturnUses implements [authn.KeyStore].
+func (db *DB) ReturnUses(ctx context.Context, unused []authn.Unused) error {
+	// In one order, or two instances could wait for each other.
+	unused = slices.SortedStableFunc(slices.Values(unused), func(a, b authn.Unused) int { return strings.Compare(a.KeyID, b.KeyID) })
+	return db.fail("return uses of keys", db.writer.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		for _, u := range unused {
+			if err := db.returnUses(ctx, tx, u); err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+func (db *DB) returnUses(ctx context.Context, tx bun.IDB, u authn.Unused) error {
+	before, err := db.oneKey(ctx, tx, u.KeyID, true)
+	if err != nil {
+		return err
+	}
+	counts, err := keyCountsOf(ctx, tx, u.KeyID)
+	if err != nil || counts.Limits != u.Limits {
+		return err
+	}
+	after := before
+	length, limited := window(&after)
+	if limited && counts.WindowStart != nil && counts.WindowStart.Add(length).Equal(u.WindowEnds) {
+		after.RequestCount = max(0, after.RequestCount-u.Uses)
+	}
+	same := (after.LastRefillAt == nil) == (u.LastRefillAt == nil) && (u.LastRefillAt == nil || after.LastRefillAt.Equal(*u.LastRefillAt))
+	if after.Remaining != nil && same {
+		remaining := *after.Remaining + u.Uses
+		after.Remaining = &remaining
+	}
+	_, err = db.updateKey(ctx, tx, before, after)
+	return err
 }
 
 // TouchKeys implements [authn.KeyStore]. Keys that are gone are passed over.

@@ -167,7 +167,7 @@ func TestUsesAreCountedExactlyHoweverManyAtOnce(t *testing.T) {
 				var accepted atomic.Int64
 				for range 64 {
 					wg.Go(func() {
-						s, err := db.SpendKey(t.Context(), "k1", base)
+						s, err := db.SpendKey(t.Context(), "k1", base, 1)
 						if err != nil {
 							t.Errorf("spend: %v", err)
 						} else if s.Refused == nil {
@@ -202,7 +202,7 @@ func TestUsesAreCountedExactlyByManyProcesses(t *testing.T) {
 		var accepted atomic.Int64
 		for i := range 48 {
 			wg.Go(func() {
-				s, err := dbs[i%len(dbs)].SpendKey(t.Context(), "k1", base)
+				s, err := dbs[i%len(dbs)].SpendKey(t.Context(), "k1", base, 1)
 				if err != nil {
 					t.Errorf("spend: %v", err)
 				} else if s.Refused == nil {
@@ -228,7 +228,7 @@ func TestRateWindowBeginsWithTheFirstUseAndDoesNotSlide(t *testing.T) {
 		}{{0, 0}, {900, 0}, {901, 99}, {999, 1}, {1000, 0}, {1001, 0}, {1500, 500}, {2000, 0}, {9000, 0}, {9001, 0}, {9002, 998},
 			{8990, 1010}, // another instance's clock is late: no new window by that
 		} {
-			s, err := db.SpendKey(t.Context(), "k1", base.Add(time.Duration(use.at)*time.Millisecond))
+			s, err := db.SpendKey(t.Context(), "k1", base.Add(time.Duration(use.at)*time.Millisecond), 1)
 			must(t, err)
 			if use.retry == 0 && s.Refused != nil {
 				t.Errorf("at %d: got %v, want it accepted", use.at, s.Refused)
@@ -248,7 +248,7 @@ func TestRefusedUseLeavesTheOtherLimitAlone(t *testing.T) {
 		mustCreateKey(t, db, k)
 		spend := func(ms int, want error, remaining, count int64) {
 			t.Helper()
-			s, err := db.SpendKey(ctx, "k1", base.Add(time.Duration(ms)*time.Millisecond))
+			s, err := db.SpendKey(ctx, "k1", base.Add(time.Duration(ms)*time.Millisecond), 1)
 			must(t, err)
 			stored, err := db.Key(ctx, "k1")
 			must(t, err)
@@ -276,7 +276,7 @@ func TestQuotaIsRefilled(t *testing.T) {
 			at        int
 			remaining int64 // -1: refused
 		}{{0, 0}, {999, -1}, {1000, 2}, {1001, 1}, {1002, 0}, {1999, -1}, {2000, 2}, {5000, 2}, {5999, 1}} {
-			s, err := db.SpendKey(t.Context(), "k1", base.Add(time.Duration(use.at)*time.Millisecond))
+			s, err := db.SpendKey(t.Context(), "k1", base.Add(time.Duration(use.at)*time.Millisecond), 1)
 			must(t, err)
 			if use.remaining < 0 {
 				if s.Refused != authn.ErrUsageExceeded {
@@ -297,12 +297,12 @@ func TestLimitsThatAreOffDoNotCount(t *testing.T) {
 		none := keyOf("u1", "k2")
 		none.RateLimitMax, none.RateLimitTimeWindow = ptr(int64(0)), ptr(int64(1000))
 		mustCreateKey(t, db, none)
-		s, err := db.SpendKey(t.Context(), "k1", base.Add(time.Second))
+		s, err := db.SpendKey(t.Context(), "k1", base.Add(time.Second), 1)
 		must(t, err)
 		if s.Refused != nil || s.Key.LastRequest == nil {
 			t.Errorf("off: got %v, last request %v", s.Refused, s.Key.LastRequest)
 		}
-		s, err = db.SpendKey(t.Context(), "k2", base)
+		s, err = db.SpendKey(t.Context(), "k2", base, 1)
 		must(t, err)
 		if s.Refused != authn.ErrRateLimited || s.RetryIn != time.Second {
 			t.Errorf("limit of none: got %v in %v", s.Refused, s.RetryIn)
@@ -414,4 +414,50 @@ func TestKeyWithAnEndInMillisecondsIsNotTakenForExpired(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Portions leave enough for the others and are exact at the end; unused uses
+// come back unless the limits were set or began anew.
+func TestPortionsShrinkAndComeBack(t *testing.T) {
+	eachDialect(t, func(t *testing.T, db *DB) {
+		ctx := t.Context()
+		k := keyOf("u1", "k1")
+		k.Remaining = ptr(int64(1000))
+		mustCreateKey(t, db, k)
+		total, before := int64(0), int64(256)
+		for {
+			s, err := db.SpendKey(ctx, "k1", base, 256)
+			must(t, err)
+			if s.Refused != nil {
+				break
+			}
+			if left := 1000 - total; s.Granted > max(1, left/64) || s.Granted > before || s.Granted < 1 {
+				t.Fatalf("granted %d of %d", s.Granted, left)
+			}
+			total, before = total+s.Granted, s.Granted
+		}
+		if total != 1000 || before != 1 {
+			t.Errorf("granted %d, %d at the end; want 1000, 1", total, before)
+		}
+		remaining := func() int64 { k, err := db.Key(ctx, "k1"); must(t, err); return *k.Remaining }
+		must(t, db.ReturnUses(ctx, []authn.Unused{{KeyID: "k1", Uses: 3}, {KeyID: "gone", Uses: 1}, {KeyID: "k1", Uses: 2}}))
+		if got := remaining(); got != 5 {
+			t.Errorf("remaining: got %d, want 5", got)
+		}
+		must(t, db.ReturnUses(ctx, []authn.Unused{{KeyID: "k1", Uses: 3, LastRefillAt: ptr(base)}}))
+		if got := remaining(); got != 5 {
+			t.Errorf("from before a refill: got %d, want 5", got)
+		}
+		mark, err := db.Mark(ctx)
+		must(t, err)
+		_, err = db.UpdateKey(ctx, "k1", func(k *authn.APIKey) error { k.Remaining = ptr(int64(2)); return nil }, event("e"))
+		must(t, err)
+		if got := changesSince(t, db, &mark); got != "key k1" {
+			t.Errorf("setting a limit: got changes %q", got)
+		}
+		must(t, db.ReturnUses(ctx, []authn.Unused{{KeyID: "k1", Uses: 3}}))
+		if got := remaining(); got != 2 {
+			t.Errorf("from before the limits were set: got %d, want 2", got)
+		}
+	})
 }

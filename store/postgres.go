@@ -75,6 +75,14 @@ var postgresDialect = dialect{
 		_, err := tx.NewRaw("SELECT pg_advisory_xact_lock(31370683107537529)").Exec(ctx)
 		return err
 	},
+	// Of the transaction that wrote the row. The horizon is the oldest that is
+	// not over.
+	position: "tx",
+	horizon:  "pg_snapshot_xmin(pg_current_snapshot())::text::bigint",
+	ordered: []string{
+		"ALTER TABLE changes ADD COLUMN tx bigint NOT NULL DEFAULT (pg_current_xact_id()::text::bigint)",
+		"CREATE INDEX changes_tx_idx ON changes (tx)",
+	},
 	columns: postgresColumns,
 	object:  postgresObject,
 	watched: postgresWatched,

@@ -206,6 +206,7 @@ var watched = []watch{
 	{table: "ostiary_user", kind: "user", id: "userId"},
 	{table: "ostiary_session", kind: "session", id: "sessionId"},
 	{table: "ostiary_key_secret", kind: "key", id: "keyId"},
+	{table: "ostiary_key_limits", kind: "key", id: "keyId"},
 }
 
 // steps are the migrations, in order. A step that was released is never
@@ -229,6 +230,20 @@ var steps = []struct {
 			}
 		}
 		return nil
+	}},
+	{"0003_change_order", func(ctx context.Context, tx bun.IDB, d dialect) error {
+		for _, s := range d.ordered {
+			if _, err := tx.NewRaw(s).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	}},
+	{"0004_key_limits", func(ctx context.Context, tx bun.IDB, d dialect) error {
+		return create(ctx, tx, d, table{name: "ostiary_key_limits", columns: []columnDef{
+			{name: "keyId", def: `text NOT NULL PRIMARY KEY REFERENCES "apikey" ("id") ON DELETE CASCADE`},
+			{name: "version", def: "bigint NOT NULL"},
+		}})
 	}},
 }
 

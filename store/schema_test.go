@@ -201,7 +201,7 @@ func TestAdditionalColumnsAreAttributes(t *testing.T) {
 			t.Errorf("filtered by a boolean: got %v, %v", us, err)
 		}
 
-		mark, err := db.LastChange(ctx)
+		mark, err := db.Mark(ctx)
 		must(t, err)
 		execSQL(t, db, `UPDATE "user" SET "plan" = 'silver' WHERE "id" = 'u2'`)
 		if got := changesSince(t, db, &mark); got != "user u2" {
@@ -324,7 +324,7 @@ func TestTriggersFollowNewColumns(t *testing.T) {
 		mustCreateUser(t, db, someone("u1"))
 		execSQL(t, db, `ALTER TABLE "user" ADD COLUMN "plan" text`)
 		db = open(t, dsn)
-		mark, err := db.LastChange(t.Context())
+		mark, err := db.Mark(t.Context())
 		must(t, err)
 		execSQL(t, db, `UPDATE "user" SET "plan" = 'gold'`)
 		if got := changesSince(t, db, &mark); got != "user u1" {

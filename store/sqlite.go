@@ -123,11 +123,14 @@ var sqliteDialect = dialect{
 	// Transactions that write begin as the only ones.
 	lock:    func(q *bun.SelectQuery, alias string) *bun.SelectQuery { return q },
 	exclude: func(ctx context.Context, tx bun.IDB) error { return nil },
-	columns: sqliteColumns,
-	object:  sqliteObject,
-	watched: sqliteWatched,
-	fault:   sqliteFault,
-	watch:   sqliteWatch,
+	// One writes at a time, so rows appear in the order of their numbers.
+	position: "seq",
+	horizon:  "coalesce(max(seq), 0) + 1",
+	columns:  sqliteColumns,
+	object:   sqliteObject,
+	watched:  sqliteWatched,
+	fault:    sqliteFault,
+	watch:    sqliteWatch,
 }
 
 func sqliteColumns(ctx context.Context, db bun.IDB, table string) ([]column, error) {

@@ -87,7 +87,7 @@ func TestChangeAndEventAreWrittenTogetherOrNotAtAll(t *testing.T) {
 		mustCreateKey(t, db, k)
 		taken := event("once")
 		must(t, db.CreateKey(ctx, keyOf("u1", "k2"), taken))
-		mark, err := db.LastChange(ctx)
+		mark, err := db.Mark(ctx)
 		must(t, err)
 
 		for what, f := range map[string]func(audit.Event) error{
@@ -269,7 +269,7 @@ func TestDeletedUserLeavesNothingBehind(t *testing.T) {
 		mustCreateSession(t, db, s)
 		_, err := db.RotateKey(ctx, "k1", "d2", nil, base.Add(time.Hour), event("e"))
 		must(t, err)
-		_, err = db.SpendKey(ctx, "k1", base)
+		_, err = db.SpendKey(ctx, "k1", base, 1)
 		must(t, err)
 		must(t, db.DeleteUser(ctx, "u1", nil, event("e")))
 		for _, table := range []string{"user", "session", "account", "apikey", "ostiary_user", "ostiary_session", "ostiary_key", "ostiary_key_secret"} {

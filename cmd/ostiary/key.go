@@ -12,6 +12,7 @@ import (
 	"github.com/ostiary/ostiary"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/server/betterauth"
 	"github.com/spf13/cobra"
 )
 
@@ -95,7 +96,7 @@ func keyList() *cobra.Command {
 				hint(cmd, "%d more are not shown", total-len(keys))
 			}
 			if asJSON {
-				return show(cmd, true, mapped(keys, keyDocument), "")
+				return show(cmd, true, mapped(keys, func(k authn.APIKey) any { return betterauth.NewKeyObject(k, "") }), "")
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "ID\tSTART\tNAME\tEXPIRES\tSTATE\tGRANTS")
@@ -139,22 +140,6 @@ func keyDelete() *cobra.Command {
 	})
 }
 
-// verdicts are the codes of POST /v1/keys/verify.
-var verdicts = []struct {
-	err  error
-	code string
-}{
-	{authn.ErrKeyDisabled, "DISABLED"},
-	{authn.ErrKeyExpired, "EXPIRED"},
-	{authn.ErrKeySuperseded, "SUPERSEDED"},
-	{authn.ErrOwnerBanned, "OWNER_BANNED"},
-	{authn.ErrRateLimited, "RATE_LIMITED"},
-	{authn.ErrUsageExceeded, "USAGE_EXCEEDED"},
-	{authn.ErrInsufficient, "INSUFFICIENT_PERMISSIONS"},
-	{authn.ErrOwnerMissing, "NOT_FOUND"},
-	{authn.ErrBadCredential, "NOT_FOUND"},
-}
-
 func keyVerify() *cobra.Command {
 	var permissions string
 	var fromStdin, asJSON bool
@@ -175,22 +160,13 @@ func keyVerify() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("verify key: %w", err)
 			}
-			code := "VALID"
-			if v.Err != nil {
-				i := slices.IndexFunc(verdicts, func(d struct {
-					err  error
-					code string
-				}) bool {
-					return errors.Is(v.Err, d.err)
-				})
-				if i < 0 {
-					return fmt.Errorf("verify key: %w", v.Err)
-				}
-				code = verdicts[i].code
+			code := v.Code()
+			if code == "" {
+				return fmt.Errorf("verify key: %w", v.Err)
 			}
 			doc := map[string]any{"valid": v.Err == nil, "code": code, "key": nil, "user": nil}
 			if v.Key != nil && code != "NOT_FOUND" {
-				doc["key"] = keyDocument(*v.Key)
+				doc["key"] = betterauth.NewKeyObject(*v.Key, "")
 			}
 			if v.Owner != nil && code != "NOT_FOUND" {
 				doc["user"] = userDocument(*v.Owner)
@@ -221,9 +197,7 @@ func keyError(what, id string, err error) error {
 }
 
 func showSecret(cmd *cobra.Command, asJSON bool, k authn.APIKey, secret authn.Secret) error {
-	doc := keyDocument(k).(map[string]any)
-	doc["key"] = secret.Reveal()
-	if err := show(cmd, asJSON, doc, secret.Reveal()); err != nil {
+	if err := show(cmd, asJSON, betterauth.NewKeyObject(k, secret), secret.Reveal()); err != nil {
 		return err
 	}
 	hint(cmd, "this is the only time the key is shown")
@@ -260,22 +234,6 @@ func grantsText(p authz.Permissions) string {
 	return strings.Join(all, ",")
 }
 
-// keyDocument is the key as the HTTP API shows it.
-func keyDocument(k authn.APIKey) any {
-	metadata := k.Metadata
-	if len(metadata) == 0 {
-		metadata = json.RawMessage("null")
-	}
-	return map[string]any{
-		"id": k.ID, "configId": k.ConfigID, "name": k.Name, "start": k.Start, "prefix": k.Prefix, "referenceId": k.OwnerID,
-		"enabled": k.Enabled, "createdAt": at(k.CreatedAt), "updatedAt": at(k.UpdatedAt), "expiresAt": time0(k.ExpiresAt),
-		"permissions": k.Permissions, "metadata": metadata,
-		"rateLimitEnabled": k.RateLimitEnabled, "rateLimitTimeWindow": k.RateLimitTimeWindow, "rateLimitMax": k.RateLimitMax,
-		"requestCount": k.RequestCount, "lastRequest": time0(k.LastRequest),
-		"remaining": k.Remaining, "refillInterval": k.RefillInterval, "refillAmount": k.RefillAmount, "lastRefillAt": time0(k.LastRefillAt),
-	}
-}
-
 // grantsFlag reads permissions as they stand in keys.
 func grantsFlag(cmd *cobra.Command, text string) (authz.Permissions, error) {
 	if text == "" {
@@ -307,11 +265,4 @@ func text0(s *string) string {
 		return ""
 	}
 	return *s
-}
-
-func time0(t *time.Time) any {
-	if t == nil {
-		return nil
-	}
-	return at(*t)
 }

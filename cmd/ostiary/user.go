@@ -12,6 +12,7 @@ import (
 
 	"github.com/ostiary/ostiary"
 	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/server/betterauth"
 	"github.com/spf13/cobra"
 )
 
@@ -213,20 +214,13 @@ func userText(u authn.User) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// userDocument is the user as the HTTP API shows it.
+// userDocument is the user as the HTTP API shows it, and what is ours of it.
 func userDocument(u authn.User) any {
-	d := map[string]any{
-		"id": u.ID, "name": u.Name, "email": u.Email, "emailVerified": u.EmailVerified, "image": u.Image,
-		"createdAt": at(u.CreatedAt), "updatedAt": at(u.UpdatedAt), "username": u.Username, "displayUsername": u.DisplayUsername,
-		"role": u.Role, "banned": u.Banned, "banReason": u.BanReason, "banExpires": time0(u.BanExpires),
-	}
-	if u.ServiceAccount {
-		d["serviceAccount"] = true
-	}
-	if len(u.Attributes) > 0 {
-		d["attributes"] = u.Attributes
-	}
-	return d
+	return struct {
+		betterauth.UserObject
+		ServiceAccount bool           `json:"serviceAccount,omitempty"`
+		Attributes     map[string]any `json:"attributes,omitempty"`
+	}{betterauth.NewUserObject(u), u.ServiceAccount, u.Attributes}
 }
 
 // ---- What commands share ----

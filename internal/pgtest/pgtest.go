@@ -60,11 +60,11 @@ func Schema(t testing.TB) string {
 	return u.String()
 }
 
-// running is a server. It ends when input does, which is kept here lest it be
-// closed as garbage.
 type running struct {
-	dsn   string
-	input io.Closer
+	dsn string
+	// input is the shell's that ends the server. It is kept, or it would be
+	// closed with the garbage.
+	input io.WriteCloser
 }
 
 var server = sync.OnceValues(func() (s running, err error) {
@@ -73,11 +73,11 @@ var server = sync.OnceValues(func() (s running, err error) {
 	}
 	bin, err := binaries()
 	if err != nil {
-		return s, err
+		return running{}, err
 	}
 	dir, err := os.MkdirTemp("", "ostiary-pg")
 	if err != nil {
-		return s, err
+		return running{}, err
 	}
 	defer func() {
 		if err != nil {
@@ -90,10 +90,10 @@ var server = sync.OnceValues(func() (s running, err error) {
 	if os.Geteuid() == 0 {
 		uid, gid, err := somebody()
 		if err != nil {
-			return s, err
+			return running{}, err
 		}
 		if err := os.Chown(dir, uid, gid); err != nil {
-			return s, err
+			return running{}, err
 		}
 		attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	}
@@ -105,7 +105,7 @@ var server = sync.OnceValues(func() (s running, err error) {
 	data := filepath.Join(dir, "data")
 	initdb := run(filepath.Join(bin, "initdb"), "-D", data, "-U", "ostiary", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
 	if out, err := initdb.CombinedOutput(); err != nil {
-		return s, fmt.Errorf("initdb: %w\n%s", err, out)
+		return running{}, fmt.Errorf("initdb: %w\n%s", err, out)
 	}
 	// It listens on a socket in the folder, so there is no port to collide on.
 	// The shell ends it, and removes the folder, when its input ends: when this
@@ -115,26 +115,27 @@ var server = sync.OnceValues(func() (s running, err error) {
 		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=400")
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
-		return s, err
+		return running{}, err
 	}
 	shell.Stdout, shell.Stderr = log, log
 	defer log.Close()
-	if s.input, err = shell.StdinPipe(); err != nil {
-		return s, err
+	input, err := shell.StdinPipe()
+	if err != nil {
+		return running{}, err
 	}
 	if err := shell.Start(); err != nil {
-		return s, err
+		return running{}, err
 	}
 	// The folder wins over the host, without which some do not take it for a URL.
-	s.dsn = (&url.URL{Scheme: "postgres", User: url.User("ostiary"), Host: "localhost", Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}).String()
+	dsn := (&url.URL{Scheme: "postgres", User: url.User("ostiary"), Host: "localhost", Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}).String()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		conn, err := pgx.Connect(context.Background(), s.dsn)
+		conn, err := pgx.Connect(context.Background(), dsn)
 		if err == nil {
-			return s, conn.Close(context.Background())
+			return running{dsn: dsn, input: input}, conn.Close(context.Background())
 		}
 		if time.Now().After(deadline) {
 			text, _ := os.ReadFile(filepath.Join(dir, "log"))
-			return s, fmt.Errorf("start: %w\n%s", err, text)
+			return running{}, fmt.Errorf("start: %w\n%s", err, text)
 		}
 	}
 })

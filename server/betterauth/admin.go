@@ -88,14 +88,14 @@ func userAnswered(u authn.User, err error) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return userAnswer{newUserObject(u)}, nil
+	return userAnswer{NewUserObject(u)}, nil
 }
 
 func bareUser(u authn.User, err error) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newUserObject(u), nil
+	return NewUserObject(u), nil
 }
 
 // adminData reads the columns of a user that administrators set.
@@ -238,7 +238,7 @@ func inner[T any](p **T) *T {
 }
 
 type userList struct {
-	Users  []userObject `json:"users"`
+	Users  []UserObject `json:"users"`
 	Total  int          `json:"total"`
 	Limit  float64      `json:"limit,omitzero"`
 	Offset float64      `json:"offset,omitzero"`
@@ -260,7 +260,7 @@ func listUsers(c *call) (any, error) {
 		}
 	}
 	// What the database can't answer is an empty list.
-	none := userList{Users: []userObject{}}
+	none := userList{Users: []UserObject{}}
 	possible := true
 	if v := c.query["filterValue"]; v != nil {
 		f := authn.UserFilter{Field: "email", Operator: "eq"}
@@ -298,9 +298,9 @@ func listUsers(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := userList{Users: []userObject{}, Total: total, Limit: limit, Offset: offset}
+	out := userList{Users: []UserObject{}, Total: total, Limit: limit, Offset: offset}
 	for _, u := range users {
-		out.Users = append(out.Users, newUserObject(u))
+		out.Users = append(out.Users, NewUserObject(u))
 	}
 	return out, nil
 }
@@ -444,7 +444,7 @@ func impersonateUser(c *call) (any, error) {
 		c.setAdminSession(c.session.Token, c.dontRemember)
 	}
 	c.setSession(*in.Session, in.User, true)
-	return sessionAnswer{newSessionObject(*in.Session, true), newUserObject(in.User)}, nil
+	return sessionAnswer{newSessionObject(*in.Session, true), NewUserObject(in.User)}, nil
 }
 
 func stopImpersonating(c *call) (any, error) {
@@ -458,7 +458,7 @@ func stopImpersonating(c *call) (any, error) {
 		c.setCookie(request.DontRememberCookie, "", deleted)
 	}
 	c.setCookie(request.AdminSessionCookie, "", deleted)
-	return sessionAnswer{newSessionObject(*in.Session, true), newUserObject(in.User)}, nil
+	return sessionAnswer{newSessionObject(*in.Session, true), NewUserObject(in.User)}, nil
 }
 
 func removeUser(c *call) (any, error) {

@@ -128,7 +128,7 @@ func createKey(c *call) (any, error) {
 	if err != nil {
 		return nil, c.foreign(in.OwnerID, err)
 	}
-	return newKeyObject(key, secret), nil
+	return NewKeyObject(key, secret), nil
 }
 
 // foreign words a refusal to deal with another user's keys.
@@ -149,7 +149,7 @@ func getKey(c *call) (any, error) {
 	if owner := c.query.text("userId"); owner != "" && owner != key.OwnerID || !rightConfig(c.query, key) {
 		return nil, errKeyNotFound
 	}
-	return newKeyObject(key, ""), nil
+	return NewKeyObject(key, ""), nil
 }
 
 // rightConfig reports whether the key is of the configuration asked for. There
@@ -164,11 +164,11 @@ func listKeys(c *call) (any, error) {
 		SortBy: c.query.text("sortBy"), SortDescending: c.query.text("sortDirection") == "desc", Limit: -1,
 	}
 	out := struct {
-		Keys   []keyObject `json:"apiKeys"`
+		Keys   []KeyObject `json:"apiKeys"`
 		Total  int         `json:"total"`
 		Limit  *int        `json:"limit,omitempty"`
 		Offset *int        `json:"offset,omitempty"`
-	}{Keys: []keyObject{}}
+	}{Keys: []KeyObject{}}
 	if v := c.query["limit"]; v != nil {
 		q.Limit = index(v)
 		out.Limit = &q.Limit
@@ -187,7 +187,7 @@ func listKeys(c *call) (any, error) {
 	}
 	out.Total = total
 	for _, k := range keys {
-		out.Keys = append(out.Keys, newKeyObject(k, ""))
+		out.Keys = append(out.Keys, NewKeyObject(k, ""))
 	}
 	return out, nil
 }
@@ -242,7 +242,7 @@ func updateKey(c *call) (any, error) {
 	if err != nil {
 		return nil, c.foreign(change.OwnerID, err)
 	}
-	return newKeyObject(key, ""), nil
+	return NewKeyObject(key, ""), nil
 }
 
 func deleteKey(c *call) (any, error) {
@@ -281,7 +281,7 @@ func rotateKey(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newKeyObject(key, secret), nil
+	return NewKeyObject(key, secret), nil
 }
 
 // signInKey exchanges an API key, from the key header or the body, for a

@@ -44,7 +44,7 @@ func TestSessionDataIsWrittenAsBetterAuthWritesIt(t *testing.T) {
 			ID: "S1", Token: "J9EejwswwKSYpSzBHSzq8ZUljpFCW2pG", UserID: "U1", CreatedAt: at(1), UpdatedAt: at(1),
 			ExpiresAt: at(8), IPAddress: &address, UserAgent: &agent,
 		}, true),
-		newUserObject(authn.User{ID: "U1", Name: "Alice", Email: "alice@example.com", CreatedAt: at(1), UpdatedAt: at(1), Role: &role}),
+		NewUserObject(authn.User{ID: "U1", Name: "Alice", Email: "alice@example.com", CreatedAt: at(1), UpdatedAt: at(1), Role: &role}),
 		at(1).UnixMilli(), sessionDataVersion,
 	})
 	got := signSessionData(v.Secret, jsontext.Value(payload), at(1).Add(5*time.Minute).UnixMilli())

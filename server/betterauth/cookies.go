@@ -100,7 +100,7 @@ type sessionData struct {
 
 type sessionDataPayload struct {
 	Session   sessionObject `json:"session"`
-	User      userObject    `json:"user"`
+	User      UserObject    `json:"user"`
 	UpdatedAt int64         `json:"updatedAt"`
 	Version   string        `json:"version"`
 }
@@ -112,7 +112,7 @@ func (c *call) setSessionData(s authn.Session, u authn.User, dontRemember bool) 
 	if dontRemember {
 		age, life = untilClosed, time.Minute
 	}
-	payload := mustJSON(sessionDataPayload{newSessionObject(s, true), newUserObject(u), now.UnixMilli(), sessionDataVersion})
+	payload := mustJSON(sessionDataPayload{newSessionObject(s, true), NewUserObject(u), now.UnixMilli(), sessionDataVersion})
 	value := signSessionData(c.s.rd.Secret(), jsontext.Value(payload), now.Add(life).UnixMilli())
 
 	name := c.s.rd.CookieName(request.SessionDataCookie)

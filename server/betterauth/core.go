@@ -90,14 +90,14 @@ func errorPage(c *call) (any, error) {
 
 type signedUp struct {
 	Token *string    `json:"token"`
-	User  userObject `json:"user"`
+	User  UserObject `json:"user"`
 }
 
 type signedIn struct {
 	Redirect bool       `json:"redirect"`
 	Token    string     `json:"token"`
 	URL      string     `json:"url,omitempty"`
-	User     userObject `json:"user"`
+	User     UserObject `json:"user"`
 }
 
 func fieldNotAllowed(name string) *apiError {
@@ -120,7 +120,7 @@ func signUp(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := signedUp{User: newUserObject(in.User)}
+	out := signedUp{User: NewUserObject(in.User)}
 	if in.Session != nil {
 		token := in.Session.Token.Reveal()
 		out.Token = &token
@@ -153,7 +153,7 @@ func (c *call) welcome(in authn.SignedIn, dontRemember bool) (any, error) {
 	if !dontRemember && c.dontRemember {
 		c.setCookie(request.DontRememberCookie, "", deleted)
 	}
-	out := signedIn{Token: in.Session.Token.Reveal(), User: newUserObject(in.User)}
+	out := signedIn{Token: in.Session.Token.Reveal(), User: NewUserObject(in.User)}
 	if u := c.body.text("callbackURL"); u != "" {
 		out.Redirect, out.URL = true, u
 		c.w.Header().Set("Location", u)
@@ -196,7 +196,7 @@ func getSession(c *call) (any, error) {
 	if c.session == nil {
 		return nil, nil
 	}
-	return sessionAnswer{newSessionObject(*c.session, true), newUserObject(*c.caller.User())}, nil
+	return sessionAnswer{newSessionObject(*c.session, true), NewUserObject(*c.caller.User())}, nil
 }
 
 // virtualSession shows an API key as if it were a session, without the key.
@@ -216,9 +216,9 @@ func (c *call) virtualSession() any {
 		v.IPAddress = &d.IPAddress
 	}
 	return struct {
-		User    userObject     `json:"user"`
+		User    UserObject     `json:"user"`
 		Session virtualSession `json:"session"`
-	}{newUserObject(*c.caller.User()), v}
+	}{NewUserObject(*c.caller.User()), v}
 }
 
 func listSessions(c *call) (any, error) {
@@ -341,7 +341,7 @@ func changePassword(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := signedUp{User: newUserObject(u)}
+	out := signedUp{User: NewUserObject(u)}
 	if session != nil {
 		token := session.Token.Reveal()
 		out.Token = &token

@@ -238,6 +238,28 @@ func (c *call) word(err error) *apiError {
 	return wordsFor(err)
 }
 
+// WriteError answers a request that did not come to its route as this surface
+// would.
+func WriteError(w http.ResponseWriter, err error) {
+	e := wordsFor(err)
+	if bad, ok := errors.AsType[*authn.InvalidError](err); ok {
+		e = invalid("[headers." + bad.Field + "] " + bad.Reason)
+	}
+	if e == nil {
+		w.WriteHeader(errCrash.Status)
+		return
+	}
+	retryLater(w, e)
+	writeJSON(w, e.Status, e)
+}
+
+// retryLater says when to come back to a service that is not available.
+func retryLater(w http.ResponseWriter, e *apiError) {
+	if e.Status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+}
+
 type tryAgain struct {
 	TryAgainIn int64 `json:"tryAgainIn"`
 }
@@ -263,6 +285,7 @@ func (c *call) answer(out any, err error) {
 	if e.Status == http.StatusUnauthorized && (c.place == request.InKeyHeader || c.place == request.InAuthorization) {
 		h.Set("WWW-Authenticate", challenge)
 	}
+	retryLater(c.w, e)
 	switch {
 	case e.Message != "":
 		writeJSON(c.w, e.Status, e)

@@ -23,7 +23,8 @@ func dateOrNull(t *time.Time) *date {
 	return &d
 }
 
-type userObject struct {
+// UserObject is a user as the API shows it: every column, null where it is empty.
+type UserObject struct {
 	Name            string  `json:"name"`
 	Email           string  `json:"email"`
 	EmailVerified   bool    `json:"emailVerified"`
@@ -39,8 +40,9 @@ type userObject struct {
 	ID              string  `json:"id"`
 }
 
-func newUserObject(u authn.User) userObject {
-	return userObject{
+// NewUserObject shows u.
+func NewUserObject(u authn.User) UserObject {
+	return UserObject{
 		Name: u.Name, Email: u.Email, EmailVerified: u.EmailVerified, Image: u.Image,
 		CreatedAt: date(u.CreatedAt), UpdatedAt: date(u.UpdatedAt),
 		Username: u.Username, DisplayUsername: u.DisplayUsername,
@@ -85,7 +87,9 @@ type virtualSession struct {
 	ExpiresAt date    `json:"expiresAt"`
 }
 
-type keyObject struct {
+// KeyObject is an API key as the API shows it: every member, null where it is
+// empty.
+type KeyObject struct {
 	ConfigID            string         `json:"configId"`
 	Name                *string        `json:"name"`
 	Start               *string        `json:"start"`
@@ -110,8 +114,10 @@ type keyObject struct {
 	ID                  string         `json:"id"`
 }
 
-func newKeyObject(k authn.APIKey, secret authn.Secret) keyObject {
-	o := keyObject{
+// NewKeyObject shows k. secret is shown with it where it was just made, and
+// empty otherwise.
+func NewKeyObject(k authn.APIKey, secret authn.Secret) KeyObject {
+	o := KeyObject{
 		ConfigID: k.ConfigID, Name: k.Name, Start: k.Start, ReferenceID: k.OwnerID, Prefix: k.Prefix, Key: secret.Reveal(),
 		RefillInterval: k.RefillInterval, RefillAmount: k.RefillAmount, LastRefillAt: dateOrNull(k.LastRefillAt),
 		Enabled: k.Enabled, RateLimitEnabled: k.RateLimitEnabled, RateLimitTimeWindow: k.RateLimitTimeWindow,
@@ -148,10 +154,10 @@ type successObject struct {
 }
 
 type userAnswer struct {
-	User userObject `json:"user"`
+	User UserObject `json:"user"`
 }
 
 type sessionAnswer struct {
 	Session sessionObject `json:"session"`
-	User    userObject    `json:"user"`
+	User    UserObject    `json:"user"`
 }

@@ -16,6 +16,10 @@ const (
 	DecisionHeader = "Ostiary-Decision" // id of the last decision made for it
 	RevisionHeader = "Ostiary-Revision" // of the store, after a write
 	IDHeader       = "X-Request-Id"
+
+	// AtLeastHeader, on a request, is the revision of the store that it must
+	// be judged by, or a newer one.
+	AtLeastHeader = "Ostiary-At-Least"
 )
 
 // Exchange is one request and its answer: the ResponseWriter that handlers
@@ -105,7 +109,8 @@ func (x *Exchange) note() {
 
 func (x *Exchange) Write(b []byte) (int, error) {
 	if x.status == 0 {
-		x.WriteHeader(http.StatusOK)
+		x.status = http.StatusOK
+		x.note()
 	}
 	return x.ResponseWriter.Write(b)
 }
