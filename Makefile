@@ -13,7 +13,7 @@ run: build ## build and start on ./data, with an administrator and a key on the 
 	@mkdir -p -m 700 data && exec bin/ostiary serve --bootstrap --database sqlite:data/ostiary.db
 
 build: ## build bin/ostiary
-	go build -trimpath -o bin/ostiary ./cmd/ostiary
+	go build -o bin/ostiary ./cmd/ostiary
 
 test: needs ## everything: Go (with the race detector), Rego, command scripts, JavaScript client
 	go test -race -shuffle=on -p $(PROCS) -timeout 15m -skip '^TestTranscripts$$' ./...

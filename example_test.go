@@ -58,7 +58,7 @@ allow if {
 		}
 		w := httptest.NewRecorder()
 		mux.ServeHTTP(w, r)
-		fmt.Println(w.Code, w.Header().Get("Content-Type"))
+		fmt.Println(w.Code, w.Result().Header.Get("Content-Type"))
 	}
 	get("/documents/plan", key.Reveal())
 	get("/documents/diary", key.Reveal())

@@ -59,6 +59,14 @@ func TestCredentialsThatProveNothingLookAlike(t *testing.T) {
 	}
 }
 
+func TestACollationThatFoldsCaseOpensNoDoor(t *testing.T) {
+	h := open(t)
+	h.reads.fold = true
+	token := h.token(h.admin)
+	h.refused(authn.SessionToken, authn.Secret(strings.ToUpper(string(token))), authn.ErrBadCredential)
+	h.mustAuthenticate(authn.SessionToken, token)
+}
+
 func TestBearerIsSessionOrKey(t *testing.T) {
 	h := open(t)
 	u := h.user("ann")

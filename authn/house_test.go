@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -39,10 +40,14 @@ type counted struct {
 	*store.DB
 	sessions, keys, spends atomic.Int64
 	hold                   func(ctx context.Context)
+	fold                   bool // as a collation would that knows no letter case
 }
 
 func (c *counted) SessionByToken(ctx context.Context, token authn.Secret) (authn.Session, authn.User, *authn.APIKey, error) {
 	c.sessions.Add(1)
+	if c.fold {
+		token = authn.Secret(strings.ToLower(string(token)))
+	}
 	s, u, k, err := c.DB.SessionByToken(ctx, token)
 	if c.hold != nil {
 		c.hold(ctx)

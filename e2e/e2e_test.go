@@ -44,19 +44,24 @@ func TestStories(t *testing.T) {
 	for _, story := range stories {
 		t.Run(strings.TrimSuffix(story, ".test.mjs"), func(t *testing.T) {
 			t.Parallel()
-			s := start(t, binary)
-			cmd := exec.CommandContext(t.Context(), node, "--test", "--test-reporter=spec", story)
-			cmd.Env = append(os.Environ(), s.env...)
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				t.Errorf("%v\n%s", err, out)
-			} else if testing.Verbose() {
-				t.Logf("\n%s", out)
-			}
-			if bytes.Contains(out, []byte("tests 0\n")) {
-				t.Errorf("no test was run\n%s", out)
-			}
+			play(t, node, story, start(t, binary).env)
 		})
+	}
+}
+
+// play runs the tests of one file.
+func play(t *testing.T, node, story string, env []string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), node, "--test", "--test-reporter=spec", story)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	} else if testing.Verbose() {
+		t.Logf("\n%s", out)
+	}
+	if bytes.Contains(out, []byte("tests 0\n")) {
+		t.Errorf("no test was run\n%s", out)
 	}
 }
 
@@ -94,8 +99,9 @@ func build(t *testing.T) string {
 type service struct{ env []string }
 
 // start starts a service with an administrator, made on its database before
-// it runs. It is stopped at the end of the test, and has to stop well.
-func start(t *testing.T, binary string) service {
+// it runs. It is stopped at the end of the test, and has to stop well. more
+// are settings as in the environment.
+func start(t *testing.T, binary string, more ...string) service {
 	t.Helper()
 	dir := t.TempDir()
 	bundle := filepath.Join(dir, "policies")
@@ -116,6 +122,7 @@ func start(t *testing.T, binary string) service {
 		"OSTIARY_DELETE_USER=true",
 		"OSTIARY_LOG_FORMAT=json",
 	}
+	settings = append(settings, more...) // the last one counts
 	run := func(stdin string, args ...string) map[string]any {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), binary, args...)

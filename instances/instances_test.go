@@ -477,7 +477,7 @@ func TestPostgresRestarts(t *testing.T) {
 	}
 	h.delete(h.instances[0], revokedID)
 	at := time.Now()
-	postgres.Down()
+	must(t, postgres.Down())
 	down := time.Now()
 	for time.Since(down) < lease+time.Second {
 		for _, i := range h.instances {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/internal/pgtest"
 )
 
 // Whoever writes, with whatever program, leaves a change behind if it matters
@@ -105,7 +106,7 @@ func TestChangesComeInOrder(t *testing.T) {
 
 // A number that was given early can appear late, behind any number of others.
 func TestChangeOfALongTransactionIsNotMissed(t *testing.T) {
-	db := open(t, postgresSchema(t))
+	db := open(t, pgtest.Schema(t))
 	mustCreateUser(t, db, someone("slow"))
 	long, err := db.writer.BeginTx(t.Context(), nil)
 	must(t, err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/internal/pgtest"
 )
 
 // eachDialect runs a test on every database that is supported.
@@ -30,7 +31,7 @@ func dsns(t *testing.T) map[string]func(t *testing.T) string {
 	return map[string]func(t *testing.T) string{
 		"memory":   func(*testing.T) string { return "sqlite::memory:" },
 		"sqlite":   sqliteFile,
-		"postgres": postgresSchema,
+		"postgres": func(t *testing.T) string { return pgtest.Schema(t) },
 	}
 }
 

@@ -266,10 +266,3 @@ func text0(s *string) string {
 	}
 	return *s
 }
-
-func time0(t *time.Time) any {
-	if t == nil {
-		return nil
-	}
-	return at(*t)
-}

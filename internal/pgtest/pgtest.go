@@ -1,11 +1,11 @@
-// Package pgtest runs a Postgres of its own for tests.
-//
-// It listens on a socket in a temporary folder, so there is no port to collide
-// on, and ends with the process that started it, however that ends.
+// Package pgtest provides a Postgres to tests: the one that
+// OSTIARY_TEST_POSTGRES names, or one of its own in a temporary folder, which
+// is gone when the test's process is.
 package pgtest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -25,31 +25,40 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Variable names an empty Postgres to test on instead of one of our own.
+// Variable names an empty Postgres to test on.
 const Variable = "OSTIARY_TEST_POSTGRES"
 
-// Server is a running Postgres.
-type Server struct {
-	DSN string
+// Schema makes a schema of its own for a test, since a database each would
+// take far longer, and returns a URL that leads there.
+func Schema(t testing.TB) string {
+	t.Helper()
+	s, err := shared()
+	if err != nil {
+		t.Fatalf("no Postgres to test on: %v\nInstall it (apt-get install postgresql) or name an empty one in %s.", err, Variable)
+	}
+	return s.Schema(t)
+}
 
+var shared = sync.OnceValues(func() (*Server, error) {
+	if dsn := os.Getenv(Variable); dsn != "" {
+		return &Server{dsn: dsn}, nil
+	}
+	return Start()
+})
+
+// Server is a Postgres of a test's own, which it can stop and start.
+type Server struct {
+	dsn      string
 	dir, bin string
 	attr     *syscall.SysProcAttr
 	stop     func()
-}
-
-// Shared returns the Postgres that the environment names, or starts one.
-func Shared() (*Server, error) {
-	if dsn := os.Getenv(Variable); dsn != "" {
-		return &Server{DSN: dsn, stop: func() {}}, nil
-	}
-	return Start()
 }
 
 // Start makes an empty Postgres and starts it.
 func Start() (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
-		return nil, fmt.Errorf("%w\nInstall Postgres (apt-get install postgresql) or name an empty one in %s", err, Variable)
+		return nil, err
 	}
 	dir, err := os.MkdirTemp("", "ostiary-pg")
 	if err != nil {
@@ -57,7 +66,8 @@ func Start() (*Server, error) {
 	}
 	s := &Server{
 		dir: dir, bin: bin, attr: new(syscall.SysProcAttr), stop: func() {},
-		DSN: (&url.URL{Scheme: "postgres", User: url.User("ostiary"), Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}).String(),
+		// The folder wins over the host, without which some do not take it for a URL.
+		dsn: (&url.URL{Scheme: "postgres", User: url.User("ostiary"), Host: "localhost", Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}).String(),
 	}
 	if err := s.init(); err != nil {
 		s.Close()
@@ -99,8 +109,13 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 
 // Up starts a server that is down.
 func (s *Server) Up() error {
-	// The shell ends it when its input does: even if this process is killed.
-	server := s.command("/bin/sh", "-c", `"$@" & cat >/dev/null; kill -INT $!; wait`, "sh",
+	if err := os.RemoveAll(s.kept()); err != nil {
+		return err
+	}
+	// It listens on a socket in the folder, so there is no port to collide on.
+	// The shell ends it, and removes the folder, when its input ends: when this
+	// process does, however that comes about.
+	server := s.command("/bin/sh", "-c", `dir=$1 kept=$2; shift 2; "$@" & cat >/dev/null; kill -INT $!; wait; [ -e "$kept" ] || { cd /; rm -rf "$dir"; }`, "sh", s.dir, s.kept(),
 		filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=",
 		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=400")
 	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -121,7 +136,7 @@ func (s *Server) Up() error {
 		log.Close()
 	}
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		conn, err := pgx.Connect(context.Background(), s.DSN)
+		conn, err := pgx.Connect(context.Background(), s.dsn)
 		if err == nil {
 			return conn.Close(context.Background())
 		}
@@ -132,37 +147,37 @@ func (s *Server) Up() error {
 	}
 }
 
+// kept is a file that says that the server will be started again.
+func (s *Server) kept() string { return filepath.Join(s.dir, "kept") }
+
 // Down stops the server; Up starts it again with what was committed.
-func (s *Server) Down() {
+func (s *Server) Down() error {
+	err := os.WriteFile(s.kept(), nil, 0o600)
 	s.stop()
 	s.stop = func() {}
+	return err
 }
 
 // Close stops the server for good.
-func (s *Server) Close() {
-	s.Down()
-	if s.dir != "" {
-		os.RemoveAll(s.dir)
-	}
+func (s *Server) Close() error {
+	s.stop()
+	return os.RemoveAll(s.dir)
 }
 
-var schemas atomic.Int64
-
-// Schema makes a schema of its own for a test and returns its DSN: a database
-// each would take far longer.
+// Schema is the function Schema on s.
 func (s *Server) Schema(t testing.TB) string {
 	t.Helper()
-	admin, err := pgx.Connect(t.Context(), s.DSN)
+	admin, err := pgx.Connect(t.Context(), s.dsn)
 	if err != nil {
 		t.Fatalf("connect to Postgres: %v", err)
 	}
 	defer admin.Close(context.Background())
-	name := fmt.Sprintf("test_%d_%d", os.Getpid(), schemas.Add(1))
+	name := "test_" + strings.ToLower(rand.Text())
 	if _, err := admin.Exec(t.Context(), "CREATE SCHEMA "+name); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		admin, err := pgx.Connect(context.Background(), s.DSN)
+		admin, err := pgx.Connect(context.Background(), s.dsn)
 		if err != nil {
 			t.Error(err)
 			return
@@ -172,7 +187,7 @@ func (s *Server) Schema(t testing.TB) string {
 			t.Error(err)
 		}
 	})
-	u, err := url.Parse(s.DSN)
+	u, err := url.Parse(s.dsn)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -109,7 +109,8 @@ func (x *Exchange) note() {
 
 func (x *Exchange) Write(b []byte) (int, error) {
 	if x.status == 0 {
-		x.WriteHeader(http.StatusOK)
+		x.status = http.StatusOK
+		x.note()
 	}
 	return x.ResponseWriter.Write(b)
 }
