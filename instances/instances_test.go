@@ -354,7 +354,9 @@ func (h *house) delete(i *instance, keyID string) {
 func figures(t *testing.T, what string, took []time.Duration) {
 	t.Helper()
 	slices.Sort(took)
-	at := func(p int) time.Duration { return took[min(len(took)-1, len(took)*p/100)].Round(100 * time.Microsecond) }
+	at := func(p int) time.Duration {
+		return took[min(len(took)-1, len(took)*p/100)].Round(100 * time.Microsecond)
+	}
 	t.Logf("%s: until the last of three instances refused, %d times: p50 %v, p99 %v, max %v", what, len(took), at(50), at(99), took[len(took)-1].Round(100*time.Microsecond))
 }
 
