@@ -20,8 +20,7 @@ build: ## build bin/ostiary
 	go build -o bin/ostiary ./cmd/ostiary
 
 test: needs ## everything: Go (with the race detector), Rego, command scripts, JavaScript client
-	go test $(RACE) -shuffle=on -p $(PROCS) -timeout 15m -skip '^TestTranscripts$$' ./...
-	go test -timeout 15m -run '^TestTranscripts$$' . # hundreds of scrypt hashes: eight times as slow under the race detector
+	go test $(RACE) -shuffle=on -p $(PROCS) -timeout 15m ./...
 
 check: ## formatting, vet, staticcheck, staircase, Rego, generated files, go.mod
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these" >&2; exit 1; }

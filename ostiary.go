@@ -42,6 +42,8 @@ import (
 type Options struct {
 	Database string // "sqlite:PATH" (default "sqlite:ostiary.db"), "sqlite::memory:" or "postgres://…"
 
+	Pool store.Pool
+
 	// Secrets sign cookies, each at least 32 characters. The first signs, all
 	// verify. None: with SQLite one is kept in a file beside the database,
 	// with mode 0600; with Postgres it is a mistake.
@@ -123,7 +125,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 		}
 	}()
 	o.Audit.Log = o.Log
-	if i.db, err = store.Open(ctx, o.Database); err != nil {
+	if i.db, err = store.Open(ctx, o.Database, o.Pool); err != nil {
 		mistakes = append(mistakes, err)
 		// The rest can still be checked, so that all mistakes come at once.
 	}

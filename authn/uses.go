@@ -215,8 +215,9 @@ func (p *principal) after(key *APIKey, windowEnds time.Time) *principal {
 }
 
 // ReturnUses gives back to the store what was granted of the limits of keys
-// and lies unused for a while; with all, everything. What cannot be written is
-// kept for the next time.
+// and lies unused for a while; with all, everything. A program calls it every
+// few seconds, and at the end. While the store is away, it is kept for the next
+// time.
 func (s *Service) ReturnUses(ctx context.Context, all bool) error {
 	now := s.now()
 	s.uses.keys.Range(func(id, v any) bool {
@@ -239,11 +240,11 @@ func (s *Service) ReturnUses(ctx context.Context, all bool) error {
 	if len(unused) == 0 {
 		return nil
 	}
-	if err := s.store.ReturnUses(ctx, unused); err != nil {
+	err := s.store.ReturnUses(ctx, unused)
+	if errors.Is(err, ErrUnavailable) {
 		s.uses.mu.Lock()
 		s.uses.unused = append(s.uses.unused, unused...)
 		s.uses.mu.Unlock()
-		return err
 	}
-	return nil
+	return err
 }

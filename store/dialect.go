@@ -23,6 +23,9 @@ type dialect struct {
 	// exclude makes all transactions that call it wait for each other.
 	exclude func(ctx context.Context, tx bun.IDB) error
 
+	// patience lets a transaction take as long as it does; empty if it may
+	// anyway.
+	patience string
 	// position is the column of changes in which no row appears below
 	// horizon, an expression, once a statement has read it.
 	position, horizon string

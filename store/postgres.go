@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -12,6 +13,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,7 +26,7 @@ import (
 	"github.com/ostiary/ostiary/authn"
 )
 
-func openPostgres(ctx context.Context, dsn string) (*DB, error) {
+func openPostgres(ctx context.Context, dsn string, p Pool) (*DB, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		// Its text leaves the password out.
@@ -44,11 +46,15 @@ func openPostgres(ctx context.Context, dsn string) (*DB, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "ostiary"
 	}
+	if p.StatementTimeout > 0 {
+		config.RuntimeParams["statement_timeout"] = strconv.FormatInt(max(1, p.StatementTimeout.Milliseconds()), 10)
+	}
 	pool := sql.OpenDB(stdlib.GetConnector(*config))
-	connections := max(8, 4*runtime.GOMAXPROCS(0))
+	connections := cmp.Or(p.Connections, max(8, 4*runtime.GOMAXPROCS(0)))
 	pool.SetMaxOpenConns(connections)
 	pool.SetMaxIdleConns(connections)
-	pool.SetConnMaxIdleTime(5 * time.Minute)
+	pool.SetConnMaxIdleTime(cmp.Or(p.Idle, 5*time.Minute))
+	pool.SetConnMaxLifetime(p.Life)
 
 	conn := bun.NewDB(pool, pgdialect.New())
 	db := &DB{dialect: postgresDialect, writer: conn, reader: conn}
@@ -83,10 +89,11 @@ var postgresDialect = dialect{
 		"ALTER TABLE changes ADD COLUMN tx bigint NOT NULL DEFAULT (pg_current_xact_id()::text::bigint)",
 		"CREATE INDEX changes_tx_idx ON changes (tx)",
 	},
-	columns: postgresColumns,
-	object:  postgresObject,
-	watched: postgresWatched,
-	fault:   postgresFault,
+	patience: "SET LOCAL statement_timeout = 0",
+	columns:  postgresColumns,
+	object:   postgresObject,
+	watched:  postgresWatched,
+	fault:    postgresFault,
 }
 
 func postgresColumns(ctx context.Context, db bun.IDB, table string) ([]column, error) {

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"errors"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/internal/pgtest"
@@ -62,5 +64,21 @@ func TestPostgresThatIsAwayIsUnavailable(t *testing.T) {
 	wantInvalid(t, "no address", err)
 	if strings.Contains(err.Error(), "geheim") {
 		t.Errorf("the error tells the password: %v", err)
+	}
+}
+
+func TestStatementThatTakesTooLongIsEnded(t *testing.T) {
+	dsn := pgtest.Schema(t)
+	open(t, dsn)
+	db, err := Open(t.Context(), dsn, Pool{Connections: 2, StatementTimeout: 100 * time.Millisecond})
+	must(t, err)
+	defer db.Close()
+	if n := db.reader.Stats().MaxOpenConnections; n != 2 {
+		t.Errorf("connections: got %d, want 2", n)
+	}
+	_, err = db.reader.NewRaw("SELECT pg_sleep(10)").Exec(t.Context())
+	wantErr(t, "a long statement", db.fail("sleep", err), authn.ErrUnavailable)
+	if _, err := db.User(t.Context(), "u"); !errors.Is(err, authn.ErrNotFound) {
+		t.Errorf("afterwards: %v", err)
 	}
 }

@@ -415,6 +415,11 @@ func (db *DB) migrate(ctx context.Context) ([]string, error) {
 	defer tx.Rollback()
 	conn := bun.NewDB(db.writer.DB, db.writer.Dialect(), bun.WithConnResolver(onTx{tx}))
 	bound := bun.IDB(conn)
+	if db.dialect.patience != "" {
+		if _, err := bound.NewRaw(db.dialect.patience).Exec(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := db.dialect.exclude(ctx, bound); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -28,7 +29,7 @@ const busyTimeout = 5 * time.Second
 // tick is how often we look whether another process has committed.
 const tick = 250 * time.Millisecond
 
-func openSQLite(ctx context.Context, path string) (*DB, error) {
+func openSQLite(ctx context.Context, path string, p Pool) (*DB, error) {
 	if path == ":memory:" {
 		// The connection is the database, so there is exactly one, for readers
 		// and writers: several could only share it with a cache whose table
@@ -73,10 +74,13 @@ func openSQLite(ctx context.Context, path string) (*DB, error) {
 		return nil, errors.Join(db.fail("open database", err), writer.Close())
 	}
 	// One connection more for the watcher, which keeps it.
-	db.reader, err = sqlitePool(uri, max(4, 2*runtime.GOMAXPROCS(0))+1, "_pragma=query_only(1)")
+	readers := cmp.Or(p.Connections, max(4, 2*runtime.GOMAXPROCS(0))) + 1
+	db.reader, err = sqlitePool(uri, readers, "_pragma=query_only(1)")
 	if err != nil {
 		return nil, errors.Join(err, writer.Close())
 	}
+	db.reader.SetConnMaxIdleTime(cmp.Or(p.Idle, 5*time.Minute))
+	db.reader.SetConnMaxLifetime(p.Life)
 	return db, nil
 }
 

@@ -26,6 +26,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -51,11 +52,25 @@ type DB struct {
 	closed atomic.Bool
 }
 
+// Pool says how connections are kept. The zero Pool works.
+type Pool struct {
+	// Connections is how many there are at most. Default: on Postgres four for
+	// each core, at least 8; on SQLite, where it is about readers, half of that.
+	// With Postgres one more listens.
+	Connections int
+	Idle        time.Duration // one that is unused this long is closed; default 5m
+	Life        time.Duration // one that is this old is closed after use; default: none is
+	// StatementTimeout ends what takes longer, on Postgres. Zero leaves it to
+	// the server. Migrations have no bound.
+	StatementTimeout time.Duration
+}
+
 // Open opens the database that dsn names ("sqlite:PATH", "sqlite::memory:",
 // "postgres://…") and migrates it. Each "sqlite::memory:" is a database of its
-// own. A dsn that names none is an *[authn.InvalidError].
-func Open(ctx context.Context, dsn string) (*DB, error) {
-	db, err := OpenUnmigrated(ctx, dsn)
+// own. A dsn that names none is an *[authn.InvalidError]. Without a pool the
+// zero one counts.
+func Open(ctx context.Context, dsn string, pool ...Pool) (*DB, error) {
+	db, err := OpenUnmigrated(ctx, dsn, pool...)
 	if err != nil {
 		return nil, err
 	}
@@ -67,16 +82,20 @@ func Open(ctx context.Context, dsn string) (*DB, error) {
 
 // OpenUnmigrated is Open without migrating. Until [DB.Migrate] has returned,
 // Migrations, Ping and Close are all that works.
-func OpenUnmigrated(ctx context.Context, dsn string) (*DB, error) {
+func OpenUnmigrated(ctx context.Context, dsn string, pool ...Pool) (*DB, error) {
 	var (
 		db  *DB
 		err error
+		p   Pool
 	)
+	if len(pool) > 0 {
+		p = pool[len(pool)-1]
+	}
 	switch scheme, rest, _ := strings.Cut(dsn, ":"); scheme {
 	case "sqlite":
-		db, err = openSQLite(ctx, rest)
+		db, err = openSQLite(ctx, rest, p)
 	case "postgres", "postgresql":
-		db, err = openPostgres(ctx, dsn)
+		db, err = openPostgres(ctx, dsn, p)
 	default:
 		// The text may hold a password, so it is not repeated.
 		return nil, &authn.InvalidError{Field: "database", Reason: "must be sqlite:PATH, sqlite::memory: or postgres://…"}

@@ -35,6 +35,13 @@ type config struct {
 	BaseURL    string   `key:"base_url" env:"BETTER_AUTH_URL" help:"URL that browsers know the service by; empty for http:// and the listen address"`
 	Policies   string   `key:"policies" help:"folder of the bundle that is added to the built-in one, reloaded when its files change"`
 
+	Pool struct {
+		Connections      int           `key:"connections" help:"database connections at most; 0 is as the cores suggest; with Postgres one more listens for changes"`
+		Idle             time.Duration `key:"idle" help:"a connection that is unused this long is closed"`
+		Life             time.Duration `key:"life" help:"a connection that is this old is closed after use; 0s is never"`
+		StatementTimeout time.Duration `key:"statement_timeout" help:"Postgres ends a statement that takes longer; 0s leaves it to the server"`
+	} `key:"pool"`
+
 	BasePath       string   `key:"base_path" help:"path of the Better Auth API"`
 	RateLimit      bool     `key:"rate_limit" help:"bound requests to the Better Auth API per client address and path, as it does in production"`
 	TrustedOrigins []string `key:"trusted_origins" env:"BETTER_AUTH_TRUSTED_ORIGINS" help:"origins, beside the base URL's, whose pages may use cookies here; * and ? match"`
@@ -141,6 +148,8 @@ func defaults() config {
 	var c config
 	c.Listen = "127.0.0.1:8080"
 	c.Database = "sqlite:ostiary.db"
+	c.Pool.Idle = 5 * time.Minute
+	c.Pool.StatementTimeout = 10 * time.Second
 	c.AddressHeaders = []string{"x-forwarded-for"}
 	c.KeyHeaders = []string{"x-api-key"}
 	c.Cookies.Prefix = "better-auth"

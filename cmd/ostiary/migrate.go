@@ -61,5 +61,5 @@ func openUnmigrated(cmd *cobra.Command) (*store.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return store.OpenUnmigrated(cmd.Context(), c.Database)
+	return store.OpenUnmigrated(cmd.Context(), c.Database, c.pool())
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/ostiary/ostiary/policies"
 	"github.com/ostiary/ostiary/server/betterauth"
 	"github.com/ostiary/ostiary/server/request"
+	"github.com/ostiary/ostiary/store"
 	"github.com/spf13/cobra"
 )
 
@@ -122,6 +123,7 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 
 	return ostiary.Options{
 		Database:          c.Database,
+		Pool:              c.pool(),
 		Secrets:           secrets,
 		PoliciesDir:       c.Policies,
 		DecisionDeadline:  c.Decisions.Deadline,
@@ -203,6 +205,15 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 				Retention:          c.Keys.Retention,
 			},
 		},
+	}
+}
+
+func (c *config) pool() store.Pool {
+	return store.Pool{
+		Connections:      c.Pool.Connections,
+		Idle:             c.Pool.Idle,
+		Life:             c.Pool.Life,
+		StatementTimeout: c.Pool.StatementTimeout,
 	}
 }
 
