@@ -23,7 +23,12 @@ reasons contains {
 	not granted
 }
 
-reasons contains {"code": code, "message": sentence(code)} if some code in guards
+# What guards know of the resource (that this is the last administrator) is for
+# those whom something permits the action.
+reasons contains {"code": code, "message": sentence(code)} if {
+	permit
+	some code in guards
+}
 
 reasons contains denial_reason(denial) if {
 	app_forbids
