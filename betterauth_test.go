@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,11 +37,15 @@ type answer struct {
 	json   map[string]any
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T, change ...func(*ostiary.Options)) *site {
 	t.Helper()
-	o, err := ostiary.Open(t.Context(), ostiary.Options{
+	options := ostiary.Options{
 		Database: "sqlite::memory:", Auth: betterauth.Options{TrustedOrigins: []string{"https://app.example"}},
-	})
+	}
+	for _, c := range change {
+		c(&options)
+	}
+	o, err := ostiary.Open(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -321,6 +327,67 @@ func TestOnePathHasOneSpelling(t *testing.T) {
 		if !bytes.HasPrefix(a, []byte("HTTP/1.1 404")) && !bytes.HasPrefix(a, []byte("HTTP/1.1 400")) {
 			t.Errorf("%s: got %q, want 404", path, a)
 		}
+	}
+}
+
+// A session_data cookie that is too long for one comes in parts, and what is
+// left of a longer one goes.
+func TestSessionDataComesInParts(t *testing.T) {
+	s := newSite(t, func(o *ostiary.Options) { o.Auth.CookieCache = true })
+	jar := map[string]string{}
+	keep := func(a answer) {
+		t.Helper()
+		for _, line := range a.header.Values("Set-Cookie") {
+			pair, attributes, _ := strings.Cut(line, "; ")
+			name, value, _ := strings.Cut(pair, "=")
+			if len(line) > 4096 {
+				t.Errorf("a cookie of %d bytes", len(line))
+			}
+			if strings.HasPrefix(attributes, "Max-Age=0;") {
+				delete(jar, name)
+			} else {
+				jar[name] = value
+			}
+		}
+	}
+	cookies := func() string {
+		var b strings.Builder
+		for name, value := range jar {
+			b.WriteString(name + "=" + value + "; ")
+		}
+		return b.String()
+	}
+	names := func() string { return strings.Join(slices.Sorted(maps.Keys(jar)), " ") }
+	rename := func(name string) {
+		t.Helper()
+		a := s.post("/update-user", `{"name":"`+name+`"}`, "Cookie", cookies())
+		s.want("update-user", a, 200, "")
+		keep(a)
+	}
+	const data = "better-auth.session_data"
+	keep(s.post("/sign-in/email", `{"email":"bob@example.com","password":"correct-horse-1"}`))
+	if got, want := names(), data+" better-auth.session_token"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	rename(strings.Repeat("B", 8000))
+	if got, want := names(), data+".0 "+data+".1 "+data+".2 better-auth.session_token"; got != want {
+		t.Errorf("a long name: got %s, want %s", got, want)
+	}
+	if a := s.get("/get-session", "Cookie", cookies()); len(a.header.Values("Set-Cookie")) > 0 {
+		t.Errorf("parts that are current are written again: %q", a.header.Values("Set-Cookie"))
+	}
+	rename(strings.Repeat("B", 4000))
+	if got, want := names(), data+".0 "+data+".1 better-auth.session_token"; got != want {
+		t.Errorf("a shorter name: got %s, want %s", got, want)
+	}
+	rename("Bob")
+	if got, want := names(), data+" better-auth.session_token"; got != want {
+		t.Errorf("a short name: got %s, want %s", got, want)
+	}
+	rename(strings.Repeat("B", 4000))
+	keep(s.post("/sign-out", `{}`, "Cookie", cookies()))
+	if names() != "" {
+		t.Errorf("sign-out left %s", names())
 	}
 }
 

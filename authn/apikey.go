@@ -38,6 +38,10 @@ type APIKey struct {
 	RefillInterval      *int64 // milliseconds
 	RefillAmount        *int64
 	LastRefillAt        *time.Time
+
+	// Unreadable says that Metadata is not what the store holds, since that
+	// can't be read. Until it is replaced, the key counts as disabled.
+	Unreadable bool
 }
 
 // Limited reports whether a use of the key has to be counted.
@@ -55,7 +59,7 @@ func (k *APIKey) refusal(ends *time.Time, now time.Time, retention time.Duration
 	switch {
 	case longGone(k.ExpiresAt), longGone(ends):
 		return ErrBadCredential
-	case !k.Enabled:
+	case !k.Enabled, k.Unreadable:
 		return ErrKeyDisabled
 	case over(k.ExpiresAt):
 		return ErrKeyExpired

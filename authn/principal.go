@@ -195,6 +195,9 @@ func (s *Service) bind(ctx context.Context, p *principal, key *APIKey) error {
 
 // ofKey builds the principal of a key row and its owner; a zero owner is none.
 func (s *Service) ofKey(k APIKey, owner User, digest string, ends *time.Time) (*principal, error) {
+	if k.Unreadable {
+		s.o.Log.Error("the metadata of a key cannot be read, so it counts as disabled", "key", k.ID)
+	}
 	p := &principal{presented: APIKeySecret, key: &k, keyDigest: digest, ends: ends, noted: new(atomic.Int64)}
 	if owner.ID == "" {
 		return p, nil // refused as ErrOwnerMissing

@@ -1,19 +1,32 @@
-// An application asks on behalf of those who ask it, with the function that
-// docs/better-auth.md shows.
+// An application asks on behalf of those who ask it, with what docs/better-auth.md
+// shows: a function, a route of Next.js, a procedure of tRPC.
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { admin, base, person, save, sessionOf, signedIn, succeeded, upstream } from "./world.mjs";
 
+// The snippets as modules, with a folder of invoices in place of the application's.
 const page = await readFile(new URL("../docs/better-auth.md", import.meta.url), "utf8");
-const snippet = page.match(/```js\n([\s\S]*?export async function authorize[\s\S]*?)```/)[1];
-const shown = (url) => import(`data:text/javascript,${encodeURIComponent(`const OSTIARY_URL = ${JSON.stringify(url)};\n${snippet}`)}`);
+const folder = await mkdtemp(new URL("./node_modules/.shown-", import.meta.url).pathname);
+after(() => rm(folder, { recursive: true }));
+const snippets = {};
+for (const [, text] of page.matchAll(/```js\n([\s\S]*?)```/g)) snippets[text.match(/\w+(?=\.js)/)[0]] = text;
+
+async function shown(name, url) {
+  const dir = await mkdtemp(join(folder, "app-"));
+  await writeFile(join(dir, "authorize.mjs"), `const OSTIARY_URL = ${JSON.stringify(url)};\n${snippets.authorize}`);
+  await writeFile(join(dir, "lib.mjs"), "export const invoices = { find: (id) => ({ id, total: 7 }), update: (id, change) => ({ id, ...change }) };");
+  const text = snippets[name].replace("@/lib/authorize", "./authorize.mjs").replace("@/lib/invoices", "./lib.mjs");
+  if (name !== "authorize") await writeFile(join(dir, `${name}.mjs`), text);
+  return import(join(dir, `${name}.mjs`));
+}
 
 // The application: GET /invoices/i1 needs invoice:read, POST needs invoice:export.
 let application;
 async function serve(url) {
-  const { authorize } = await shown(url);
+  const { authorize } = await shown("authorize", url);
   const server = createServer(async (request, response) => {
     const action = request.method === "POST" ? "export" : "read";
     try {
@@ -71,6 +84,32 @@ test("nobody is nobody, and a bad credential is an error", async () => {
   assert.equal((await ask({})).status, 403);
   assert.equal((await ask({ "x-api-key": "x".repeat(64) })).status, 401);
   assert.equal((await ask({ "x-api-key": admin.key, authorization: "Bearer other" })).status, 400);
+});
+
+test("a route of Next.js", async () => {
+  const { GET } = await shown("route", base);
+  const ann = await signedIn(await person("ann", { role: "billing:viewer" }));
+  const bob = await signedIn(await person("bob", { role: "reports:viewer" }));
+  const route = (headers) => GET(new Request("http://app.example/invoices/i1", { headers }), { params: Promise.resolve({ id: "i1" }) });
+  const answer = await route({ cookie: ann.cookie() });
+  assert.deepEqual([answer.status, await answer.json()], [200, { id: "i1", total: 7 }]);
+  const refused = await route({ cookie: bob.cookie() });
+  assert.deepEqual([refused.status, (await refused.json()).reasons[0].code], [403, "role_missing"]);
+  await assert.rejects(route({ cookie: "better-auth.session_token=forged.x" }), { status: 401 });
+});
+
+test("a procedure of tRPC", async () => {
+  const { router } = await shown("invoices", base);
+  const people = {};
+  for (const role of ["billing:editor", "billing:viewer"]) people[role] = await signedIn(await person("ann", { role }));
+  const caller = (headers) => router.createCaller({ headers: new Headers(headers) });
+  const editor = caller({ cookie: people["billing:editor"].cookie() });
+  const { by, ...rest } = await editor.update({ id: "i1", total: 9 });
+  assert.deepEqual(rest, { id: "i1", total: 9 });
+  assert.match(by, /^[A-Za-z0-9]{32}$/);
+  await assert.rejects(editor.update({ id: 1 }), { code: "BAD_REQUEST" });
+  await assert.rejects(caller({ cookie: people["billing:viewer"].cookie() }).update({ id: "i1", total: 9 }), { code: "FORBIDDEN" });
+  await assert.rejects(caller({}).update({ id: "i1", total: 9 }), { code: "FORBIDDEN" });
 });
 
 test("a role of a feature that is not in the table is refused", async () => {

@@ -115,7 +115,7 @@ func newKeyRow(k authn.APIKey) (*keyRow, error) {
 	return r, nil
 }
 
-func (r *keyRow) key() (authn.APIKey, error) {
+func (r *keyRow) key() authn.APIKey {
 	k := authn.APIKey{
 		ID: r.ID, ConfigID: r.ConfigID, OwnerID: r.Owner, Name: r.Name, Start: r.Start, Prefix: r.Prefix, Digest: r.Key,
 		Enabled: r.Enabled == nil || *r.Enabled, CreatedAt: r.CreatedAt.Time, UpdatedAt: r.UpdatedAt.Time,
@@ -136,15 +136,14 @@ func (r *keyRow) key() (authn.APIKey, error) {
 	}
 	if r.Metadata != nil {
 		var err error
-		if k.Metadata, err = metadata(*r.Metadata); err != nil {
-			return authn.APIKey{}, fmt.Errorf("metadata of key %s: %w", r.ID, err)
-		}
+		k.Metadata, err = metadata(*r.Metadata)
+		// Policies may refuse by it, so none is not what stands in for it.
+		k.Unreadable = err != nil
 	}
-	return k, nil
+	return k
 }
 
 // metadata reads the JSON in s. Early versions of Better Auth encoded it twice.
-// It must be readable: policies may refuse by it.
 func metadata(s string) (json.RawMessage, error) {
 	for {
 		text := bytes.TrimSpace([]byte(s))
@@ -189,9 +188,7 @@ func (db *DB) keyByDigest(ctx context.Context, digest string) (k authn.APIKey, u
 	if err != nil {
 		return k, u, nil, err
 	}
-	if k, err = row.Key.key(); err != nil {
-		return k, u, nil, err
-	}
+	k = row.Key.key()
 	if row.User.ID != "" {
 		u, err = row.User.user(s)
 	}
@@ -217,7 +214,7 @@ func (db *DB) oneKey(ctx context.Context, conn bun.IDB, id string, lock bool) (a
 	if err := q.Scan(ctx); err != nil {
 		return authn.APIKey{}, err
 	}
-	return row.key()
+	return row.key(), nil
 }
 
 // CreateKey implements [authn.KeyStore].

@@ -363,8 +363,22 @@ func TestRowsOfOthersAreReadByTheirConventions(t *testing.T) {
 			}
 		}
 		execSQL(t, db, `UPDATE apikey SET metadata = '{broken'`)
-		if _, err := db.Key(ctx, "k1"); err == nil {
+		k, err := db.Key(ctx, "k1")
+		must(t, err)
+		if !k.Unreadable {
 			t.Error("metadata that cannot be read was taken for none")
+		}
+		for _, change := range []func(*authn.APIKey) error{
+			func(k *authn.APIKey) error { k.Name, k.Enabled = ptr("another"), true; return nil },
+			func(k *authn.APIKey) error { k.Metadata = nil; return nil },
+		} {
+			if k, err = db.UpdateKey(ctx, "k1", change, event("e")); err != nil || !k.Unreadable {
+				t.Errorf("after a change of something else: got %+v, %v", k, err)
+			}
+		}
+		k, err = db.UpdateKey(ctx, "k1", func(k *authn.APIKey) error { k.Metadata = json.RawMessage("{}"); return nil }, event("e"))
+		if err != nil || k.Unreadable {
+			t.Errorf("after it was replaced: got %+v, %v", k, err)
 		}
 	})
 }

@@ -273,9 +273,7 @@ func (db *DB) keys(ctx context.Context, q authn.KeyQuery) ([]authn.APIKey, int, 
 	}
 	ks := make([]authn.APIKey, len(rows))
 	for i := range rows {
-		if ks[i], err = rows[i].key(); err != nil {
-			return nil, 0, err
-		}
+		ks[i] = rows[i].key()
 	}
 	return ks, int(n), nil
 }

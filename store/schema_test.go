@@ -13,13 +13,13 @@ import (
 )
 
 // existing opens, without migrating, a database that was made by the script
-// testdata/betterauth/NAME.DIALECT.sql.
+// testdata/betterauth/NAME.DIALECT.sql at the root.
 func existing(t *testing.T, dsn, name string) *DB {
 	t.Helper()
 	db, err := OpenUnmigrated(t.Context(), dsn)
 	must(t, err)
 	t.Cleanup(func() { db.Close() })
-	script, err := os.ReadFile(filepath.Join("testdata", "betterauth", name+"."+db.dialect.name+".sql"))
+	script, err := os.ReadFile(filepath.Join("..", "testdata", "betterauth", name+"."+db.dialect.name+".sql"))
 	must(t, err)
 	execSQL(t, db, string(script))
 	return db

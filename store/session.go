@@ -108,8 +108,8 @@ func (db *DB) sessionByToken(ctx context.Context, token authn.Secret) (s authn.S
 	if row.Key.ID == "" {
 		return s, u, nil, authn.ErrNotFound
 	}
-	k, err := row.Key.key()
-	return s, u, &k, err
+	k := row.Key.key()
+	return s, u, &k, nil
 }
 
 // selectSessions begins a query for *sessionRow or *[]sessionRow.

@@ -29,7 +29,7 @@ type config struct {
 	Listen        string `key:"listen" help:"address to listen on"`
 	MetricsListen string `key:"metrics_listen" help:"address of /metrics; empty for none"`
 	Database      string `key:"database" help:"sqlite:PATH, sqlite::memory: or postgres://…"`
-	Secret        string `key:"secret" env:"BETTER_AUTH_SECRET" help:"signs cookies, at least 32 characters; with SQLite and none given, one is kept in PATH.secret"`
+	Secret        string `key:"secret" env:"BETTER_AUTH_SECRETS,BETTER_AUTH_SECRET" help:"signs cookies, at least 32 characters; with SQLite and none given, one is kept in PATH.secret"`
 	// A list of its own, because a secret may contain commas.
 	OldSecrets []string `key:"old_secrets" help:"secrets that cookies may still be signed with"`
 	BaseURL    string   `key:"base_url" env:"BETTER_AUTH_URL" help:"URL that browsers know the service by; empty for http:// and the listen address"`
@@ -219,7 +219,7 @@ func walk(v reflect.Value, prefix string) []setting {
 		s := setting{key: key, help: f.Tag.Get("help"), value: v.Field(i)}
 		s.env = append(s.env, "OSTIARY_"+strings.ToUpper(strings.ReplaceAll(key, ".", "_")))
 		if also := f.Tag.Get("env"); also != "" {
-			s.env = append(s.env, also)
+			s.env = append(s.env, strings.Split(also, ",")...)
 		}
 		all = append(all, s)
 	}
@@ -274,11 +274,28 @@ func load(flags *pflag.FlagSet) (config, error) {
 			mistakes = append(mistakes, fmt.Errorf("%s: %s", origin(s, flags, file), plain(err)))
 		}
 	}
-	mistakes = append(mistakes, c.check(func(key string) string {
+	where := func(key string) string {
 		i := slices.IndexFunc(all, func(s setting) bool { return s.key == key })
 		return origin(all[i], flags, file)
-	})...)
+	}
+	if name := where("secret"); name == "BETTER_AUTH_SECRETS" {
+		if c.Secret, err = firstSecret(c.Secret); err != nil {
+			mistakes = append(mistakes, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	mistakes = append(mistakes, c.check(where)...)
 	return c, errors.Join(mistakes...)
+}
+
+// firstSecret is the one that signs of "2:secret,1:older": Better Auth's way
+// to write several, each with its version.
+func firstSecret(list string) (string, error) {
+	first, _, _ := strings.Cut(list, ",")
+	version, secret, ok := strings.Cut(first, ":")
+	if _, err := strconv.ParseUint(strings.TrimSpace(version), 10, 32); err != nil || !ok || strings.TrimSpace(secret) == "" {
+		return "", errors.New("must begin with version:secret")
+	}
+	return strings.TrimSpace(secret), nil
 }
 
 // plain is what went wrong without mapstructure's frame around it.

@@ -177,6 +177,26 @@ func TestBetterAuthNamesAreRead(t *testing.T) {
 	}
 }
 
+// Where Better Auth is given several secrets, the first signs, and wins over a
+// single one; ours wins over both.
+func TestFirstOfVersionedSecretsSigns(t *testing.T) {
+	const single, second, third = "0123456789abcdef0123456789abcdef", "second:89abcdef0123456789abcdef0123", "third456789abcdef0123456789abcdef"
+	env := map[string]string{"BETTER_AUTH_SECRET": single, "BETTER_AUTH_SECRETS": " 2: " + second + " ,1:" + third}
+	if c, err := loaded(t, "", env); err != nil || c.Secret != second || len(c.OldSecrets) != 0 {
+		t.Errorf("got %q, %q, %v; want %q", c.Secret, c.OldSecrets, err, second)
+	}
+	env["OSTIARY_SECRET"] = third
+	if c, err := loaded(t, "", env); err != nil || c.Secret != third {
+		t.Errorf("got %q, %v; want %q", c.Secret, err, third)
+	}
+	for _, list := range []string{second[7:], "x:" + single, "1:", ":" + single, "1: ,2:" + single, "1:short", ","} {
+		_, err := loaded(t, "", map[string]string{"BETTER_AUTH_SECRETS": list})
+		if err == nil || !strings.Contains(err.Error(), "BETTER_AUTH_SECRETS: ") || strings.Contains(err.Error(), single) {
+			t.Errorf("%q: got %v", list, err)
+		}
+	}
+}
+
 // All mistakes are told at once, each with the place it was made in.
 func TestMistakesAreToldTogether(t *testing.T) {
 	_, err := loaded(t, `listen: 127.0.0.1:8080

@@ -155,16 +155,22 @@ test("the application's additional fields are attributes", async () => {
   assert.deepEqual(body.principal.user.attributes, { plan: "gold" });
 });
 
-test("an application that reads the cookie cache can read ours, and keeps it", async () => {
-  const ann = await person("ann");
-  const answer = await call("POST", "/api/auth/sign-in/email", { body: { email: ann.email, password: ann.password }, headers: { origin: base } });
-  const cookie = cookiesOf(answer);
-  assert.match(cookie, /better-auth\.session_data=/);
-  // Only the cache can answer once the session is gone.
-  assert.equal((await post("/api/auth/sign-out", {}, { cookie })).status, 200);
-  assert.equal((await there("GET", "/cached/get-session", { cookie })).body?.user.id, ann.id);
-  assert.equal(await sessionThere(cookie), null);
-});
+for (const [what, name] of [
+  ["of any name", 'Ann <ann & co> "\\" é ﬁ 😀 \u2028 \u007f \t \u0001 </script>'],
+  ["in parts", "Ann ".repeat(2000)],
+]) {
+  test(`an application that reads the cookie cache can read ours, ${what}`, async () => {
+    const ann = await person("ann");
+    succeeded(await keyClient(admin.key).admin.updateUser({ userId: ann.id, data: { name } }));
+    const answer = await call("POST", "/api/auth/sign-in/email", { body: { email: ann.email, password: ann.password }, headers: { origin: base } });
+    const cookie = cookiesOf(answer);
+    assert.match(cookie, what === "in parts" ? /session_data\.0=.*session_data\.1=/ : /session_data=/);
+    // Only the cache can answer once the session is gone.
+    assert.equal((await post("/api/auth/sign-out", {}, { cookie })).status, 200);
+    assert.equal((await there("GET", "/cached/get-session", { cookie })).body?.user.name, name);
+    assert.equal(await sessionThere(cookie), null);
+  });
+}
 
 test("a cookie cache written there is not believed here", async () => {
   const ann = await signUpThere("ann");

@@ -116,15 +116,26 @@ func (c *call) setSessionData(s authn.Session, u authn.User, dontRemember bool) 
 	value := signSessionData(c.s.rd.Secret(), jsontext.Value(payload), now.Add(life).UnixMilli())
 
 	name := c.s.rd.CookieName(request.SessionDataCookie)
+	parts := map[string]bool{}
+	add := func(name, value string) {
+		parts[name] = true
+		c.cookies = append(c.cookies, c.serialise(name, value, age))
+	}
 	room := cookieRoom - len(c.serialise(name+".00", "", age))
 	if len(value) <= room {
-		c.cookies = append(c.cookies, c.serialise(name, value, age))
-		return
+		add(name, value)
+		value = ""
 	}
 	for i := 0; len(value) > 0; i++ {
 		n := min(room, len(value))
-		c.cookies = append(c.cookies, c.serialise(name+"."+strconv.Itoa(i), value[:n], age))
+		add(name+"."+strconv.Itoa(i), value[:n])
 		value = value[n:]
+	}
+	// Parts of a cache that was longer would be read as the end of this one.
+	for _, sent := range c.sessionDataParts() {
+		if !parts[sent] {
+			c.cookies = append(c.cookies, c.serialise(sent, "", deleted))
+		}
 	}
 }
 

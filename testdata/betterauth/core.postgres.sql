@@ -8,5 +8,8 @@ create index "account_userId_idx" on "account" ("userId");
 create index "verification_identifier_idx" on "verification" ("identifier");
 
 insert into "user" values ('u1', 'Ann', 'ann@example.test', true, null, '2024-02-01T10:20:30.123Z', '2024-02-01T10:20:30.123Z');
-insert into "account" ("id", "accountId", "providerId", "userId", "password", "createdAt", "updatedAt") values ('a1', 'u1', 'credential', 'u1', 'salt:hash', '2024-02-01T10:20:30.123Z', '2024-02-01T10:20:30.123Z');
 insert into "session" values ('s1', '2100-01-01T00:00:00.000Z', 'token-s1', '2024-02-01T10:20:30.123Z', '2024-02-01T10:20:30.123Z', '', '', 'u1');
+
+-- What vectors.json has: Ann's password, a session of hers.
+insert into "account" ("id", "accountId", "providerId", "userId", "password", "createdAt", "updatedAt") values ('a1', 'u1', 'credential', 'u1', '000102030405060708090a0b0c0d0e0f:99b92e4e090f36e3374996c64903fea52f9108c61d5b397d9d601cff2b612f444033d2292b3fe5b23c0df50259a47a50a75272e30aebca6d84244113951e92a2', '2024-02-01T10:20:30.123Z', '2024-02-01T10:20:30.123Z');
+insert into "session" ("id", "expiresAt", "token", "createdAt", "updatedAt", "ipAddress", "userAgent", "userId") values ('s0', '2100-01-01T00:00:00.000Z', 'J9EejwswwKSYpSzBHSzq8ZUljpFCW2pG', '2024-02-01T10:20:30.123Z', '2024-02-01T10:20:30.123Z', '', '', 'u1');

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ostiary/ostiary"
+)
+
+// served runs `ostiary serve` in this process on the database. stop is
+// SIGTERM; it returns the exit status.
+func served(t *testing.T, database string, args ...string) (url string, stop func() int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var log lockedBuffer
+	status := make(chan int, 1)
+	go func() {
+		status <- run(ctx, append([]string{"serve", "--listen", address, "--database", database}, args...), strings.NewReader(""), io.Discard, &log)
+	}()
+	stop = sync.OnceValue(func() int {
+		cancel()
+		return <-status
+	})
+	t.Cleanup(func() { stop() })
+	for until := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		resp, err := http.Get("http://" + address + "/readyz")
+		if err == nil {
+			resp.Body.Close()
+			return "http://" + address, stop
+		}
+		if time.Now().After(until) {
+			t.Fatalf("not ready: %v\n%s", err, log.String())
+		}
+	}
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func post(url, path, body string) (*http.Response, error) {
+	r, err := http.NewRequest("POST", url+path, strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	return http.DefaultClient.Do(r)
+}
+
+// A request that is being answered when the service is told to stop is
+// answered; afterwards nothing is accepted.
+func TestShutdownFinishesWhatIsInFlight(t *testing.T) {
+	url, stop := served(t, "sqlite::memory:")
+	const people = 4 // hashing their passwords takes a while
+	answers := make(chan error, people)
+	for i := range people {
+		go func() {
+			resp, err := post(url, "/api/auth/sign-up/email", fmt.Sprintf(`{"email":"p%d@example.com","name":"P","password":"a long password"}`, i))
+			if err == nil {
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusOK {
+					err = fmt.Errorf("status %d", resp.StatusCode)
+				}
+			}
+			answers <- err
+		}()
+	}
+	time.Sleep(50 * time.Millisecond) // they have arrived, and are not answered yet
+	if status := stop(); status != 0 {
+		t.Errorf("exit status %d, want 0", status)
+	}
+	for range people {
+		if err := <-answers; err != nil {
+			t.Errorf("a request in flight was lost: %v", err)
+		}
+	}
+	if _, err := http.Get(url + "/healthz"); err == nil {
+		t.Error("a request was accepted after the end")
+	}
+}
+
+// The last decisions before the end are on record after it.
+func TestShutdownWritesDecisions(t *testing.T) {
+	database := "sqlite:" + filepath.Join(t.TempDir(), "ostiary.db")
+	url, stop := served(t, database)
+	resp, err := post(url, "/v1/authorize", `{"action":"read","resource":{"type":"document"}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var decision struct {
+		ID string `json:"decisionId"`
+	}
+	err = json.NewDecoder(resp.Body).Decode(&decision)
+	resp.Body.Close()
+	if err != nil || decision.ID == "" {
+		t.Fatalf("no decision: %v", err)
+	}
+	if status := stop(); status != 0 {
+		t.Errorf("exit status %d, want 0", status)
+	}
+
+	o, err := ostiary.Open(t.Context(), ostiary.Options{Database: database})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if _, err := o.Decisions().Record(t.Context(), decision.ID); err != nil {
+		t.Errorf("decision %s: %v", decision.ID, err)
+	}
+}
+
+// What is configured arrives where it is used.
+func TestConfigurationArrives(t *testing.T) {
+	url, _ := served(t, "sqlite::memory:",
+		"--sign-up=false", "--base-url=https://auth.example.test", "--cookies-prefix=lab", "--key-headers=x-lab-key", "--limits-body=64B", "--base-path=/auth")
+	for _, tt := range []struct {
+		name, path, body string
+		header           [2]string
+		status           int
+		want             string
+	}{
+		{"sign_up", "/auth/sign-up/email", `{"email":"a@b.de","name":"","password":"12345678"}`, [2]string{}, 400, "SIGN_UP_DISABLED"},
+		{"base_path", "/api/auth/sign-out", `{}`, [2]string{}, 404, ""},
+		{"base_url", "/auth/sign-out", `{}`, [2]string{"Origin", url}, 200, ""},
+		{"key_headers", "/v1/authorize", `{"action":"a","resource":{"type":"t"}}`, [2]string{"x-lab-key", "nonsense"}, 401, ""},
+		{"key_headers", "/v1/authorize", `{"action":"a","resource":{"type":"t"}}`, [2]string{"x-api-key", "nonsense"}, 200, ""},
+		{"limits.body", "/v1/authorize", `{"action":"` + strings.Repeat("a", 64) + `","resource":{"type":"t"}}`, [2]string{}, 413, ""},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), "POST", url+tt.path, strings.NewReader(tt.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		if tt.header[0] != "" {
+			r.Header.Set(tt.header[0], tt.header[1])
+		}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != tt.status || !strings.Contains(string(body), tt.want) {
+			t.Errorf("%s: got %d %s, want %d %s", tt.name, resp.StatusCode, body, tt.status, tt.want)
+		}
+	}
+}
+
+// Whatever is off by default in the configuration is off in the options,
+// where zero means the default.
+func TestZeroTurnsOff(t *testing.T) {
+	c, err := loaded(t, "", nil, "--throttle-per-account=0", "--throttle-per-address=0", "--cache-size=0", "--session-fresh-age=0s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := c.options(nil, "").Authn
+	if o.FailuresPerAccount >= 0 || o.FailuresPerAddress >= 0 || o.CacheSize >= 0 || o.FreshAge == nil || *o.FreshAge != 0 {
+		t.Errorf("got %d %d %d %v", o.FailuresPerAccount, o.FailuresPerAddress, o.CacheSize, o.FreshAge)
+	}
+}
+
+var _ io.Writer = (*lockedBuffer)(nil)
