@@ -2,13 +2,11 @@ package instances
 
 import (
 	"errors"
-	"fmt"
-	"sync"
 	"testing"
+	"time"
 
 	"github.com/ostiary/ostiary"
 	"github.com/ostiary/ostiary/authn"
-	"github.com/ostiary/ostiary/authz"
 )
 
 // Once a revocation has returned, no use succeeds on that instance, however
@@ -17,42 +15,44 @@ func TestNoUseAfterRevocationReturned(t *testing.T) {
 	o, err := ostiary.Open(t.Context(), ostiary.Options{Database: "sqlite::memory:"})
 	must(t, err)
 	defer o.Close()
-	const workers, pairs = 1, 10_000
-	var wg sync.WaitGroup
-	for w := range workers {
-		owner, err := o.Authn().CreateUser(t.Context(), program, authn.NewUser{Name: "P", Email: fmt.Sprintf("p%d@example.test", w)})
-		must(t, err)
-		wg.Go(func() {
-			for range pairs / workers {
-				k, secret, err := o.Authn().CreateKey(t.Context(), program, authn.NewKey{OwnerID: owner.ID, Permissions: authz.Permissions{"*": {"*"}}})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				use := func() error {
-					_, err := o.Authn().Authenticate(t.Context(), authn.Credential{Kind: authn.APIKeySecret, Secret: secret})
-					return err
-				}
-				var user sync.WaitGroup
-				begun := make(chan struct{})
-				user.Go(func() { // fills the memory while the key goes
-					close(begun)
-					for use() == nil {
-					}
-				})
-				<-begun
-				if err := o.Authn().DeleteKey(t.Context(), program, k.ID); err != nil {
-					t.Error(err)
-				}
-				for range 2 {
-					if err := use(); !errors.Is(err, authn.ErrBadCredential) {
-						t.Errorf("after the revocation returned: %v", err)
-						return
-					}
-				}
-				user.Wait()
+	owner, err := o.Authn().CreateUser(t.Context(), program, authn.NewUser{Name: "P", Email: "p@example.test"})
+	must(t, err)
+	var k authn.APIKey
+	var secret authn.Secret
+	for n := range 10_000 {
+		if k.ID == "" {
+			k, secret, err = o.Authn().CreateKey(t.Context(), program, authn.NewKey{OwnerID: owner.ID})
+			must(t, err)
+		}
+		credential := authn.Credential{Kind: authn.APIKeySecret, Secret: secret}
+		use := func() error {
+			_, err := o.Authn().Authenticate(t.Context(), credential)
+			return err
+		}
+		begun, ended := make(chan struct{}), make(chan struct{})
+		go func() { // fills the memory while the secret goes
+			defer close(ended)
+			err := use()
+			for close(begun); err == nil; {
+				time.Sleep(10 * time.Microsecond) // or it takes the core from the revocation
+				err = use()
 			}
-		})
+		}()
+		<-begun
+		want := authn.ErrKeySuperseded
+		if n%10 == 0 {
+			want = authn.ErrBadCredential
+			err = o.Authn().DeleteKey(t.Context(), program, k.ID)
+			k = authn.APIKey{}
+		} else {
+			k, secret, err = o.Authn().RotateKey(t.Context(), program, k.ID, 0)
+		}
+		must(t, err)
+		for range 2 {
+			if err := use(); !errors.Is(err, want) {
+				t.Fatalf("%d: after the revocation returned: got %v, want %v", n, err, want)
+			}
+		}
+		<-ended
 	}
-	wg.Wait()
 }
