@@ -11,6 +11,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/go-chi/chi/v5"
 	"go.uber.org/goleak"
 
 	"github.com/ostiary/ostiary"
@@ -178,6 +179,26 @@ func TestRequireTellsNotKnownFromNotAllowed(t *testing.T) {
 				t.Error("no Ostiary-Decision")
 			}
 		})
+	}
+}
+
+// The same middleware protects routes of chi, whose patterns name the resource.
+func TestRequireProtectsRoutesOfChi(t *testing.T) {
+	o := open(t, ostiary.Options{Policies: fstest.MapFS{"document.rego": {Data: []byte(
+		"package app.document\n\nallow if input.resource.id == \"open\"\n")}}})
+	_, key := userWithKey(t, o, "user", authz.Permissions{"document": {"read"}})
+	router := chi.NewRouter()
+	router.With(o.Require("read", func(r *http.Request) authz.Resource {
+		return authz.Resource{Type: "document", ID: chi.URLParam(r, "id")}
+	})).Get("/documents/{id}", func(w http.ResponseWriter, r *http.Request) {})
+	for id, want := range map[string]int{"open": 200, "closed": 403} {
+		r := httptest.NewRequest("GET", "/documents/"+id, nil)
+		r.Header.Set("x-api-key", key.Reveal())
+		w := httptest.NewRecorder()
+		router.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("%s: got %d %s, want %d", id, w.Code, w.Body, want)
+		}
 	}
 }
 
