@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -80,31 +81,54 @@ func post(url, path, body string) (*http.Response, error) {
 // answered; afterwards nothing is accepted.
 func TestShutdownFinishesWhatIsInFlight(t *testing.T) {
 	url, stop := served(t, "sqlite::memory:")
-	const people = 4 // hashing their passwords takes a while
-	answers := make(chan error, people)
-	for i := range people {
-		go func() {
-			resp, err := post(url, "/api/auth/sign-up/email", fmt.Sprintf(`{"email":"p%d@example.com","name":"P","password":"a long password"}`, i))
-			if err == nil {
-				resp.Body.Close()
-				if resp.StatusCode != http.StatusOK {
-					err = fmt.Errorf("status %d", resp.StatusCode)
-				}
+	// The service asks for the body when its handler reads it: from then on the
+	// request is in flight.
+	const text = `{"email":"p@example.com","name":"P","password":"a long password"}`
+	body, rest := io.Pipe()
+	asked := make(chan struct{})
+	trace := &httptrace.ClientTrace{Got100Continue: func() { close(asked) }}
+	r, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "POST", url+"/api/auth/sign-up/email", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.ContentLength = int64(len(text))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Expect", "100-continue")
+	answer := make(chan error, 1)
+	go func() {
+		resp, err := http.DefaultClient.Do(r)
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				err = fmt.Errorf("status %d", resp.StatusCode)
 			}
-			answers <- err
-		}()
-	}
-	time.Sleep(50 * time.Millisecond) // they have arrived, and are not answered yet
-	if status := stop(); status != 0 {
-		t.Errorf("exit status %d, want 0", status)
-	}
-	for range people {
-		if err := <-answers; err != nil {
-			t.Errorf("a request in flight was lost: %v", err)
 		}
+		answer <- err
+	}()
+	select {
+	case <-asked:
+	case err := <-answer:
+		t.Fatalf("answered before the body was sent: %v", err)
 	}
-	if _, err := http.Get(url + "/healthz"); err == nil {
-		t.Error("a request was accepted after the end")
+	status := make(chan int, 1)
+	go func() { status <- stop() }()
+	for { // the listener is closed first
+		resp, err := http.Get(url + "/healthz")
+		if err != nil {
+			break
+		}
+		resp.Body.Close()
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := io.WriteString(rest, text); err != nil {
+		t.Error(err)
+	}
+	rest.Close()
+	if err := <-answer; err != nil {
+		t.Errorf("a request in flight was lost: %v", err)
+	}
+	if got := <-status; got != 0 {
+		t.Errorf("exit status %d, want 0", got)
 	}
 }
 
