@@ -204,7 +204,7 @@ func (s *Service) CreateKey(ctx context.Context, caller Principal, in NewKey) (A
 	if err != nil {
 		return APIKey{}, "", err
 	}
-	k, secret, err := s.newKey(in)
+	k, secret, err := s.newKey(caller, in)
 	if err != nil {
 		return APIKey{}, "", err
 	}
@@ -236,7 +236,7 @@ func (s *Service) permitNewKey(ctx context.Context, caller Principal, in *NewKey
 }
 
 // newKey checks in and makes the key that it describes, not stored yet.
-func (s *Service) newKey(in NewKey) (APIKey, Secret, error) {
+func (s *Service) newKey(caller Principal, in NewKey) (APIKey, Secret, error) {
 	o := &s.o.Keys
 	now := s.now()
 	k := APIKey{
@@ -256,7 +256,7 @@ func (s *Service) newKey(in NewKey) (APIKey, Secret, error) {
 	}
 	switch {
 	case in.ExpiresIn != nil || in.NoExpiry:
-		if k.ExpiresAt, err = o.expiry(now, in.ExpiresIn); err != nil {
+		if k.ExpiresAt, err = o.expiry(caller, now, in.ExpiresIn); err != nil {
 			return APIKey{}, "", err
 		}
 	case o.DefaultLife > 0:
@@ -310,16 +310,18 @@ func (o *KeyOptions) metadata(raw json.RawMessage) (json.RawMessage, error) {
 	return raw, nil
 }
 
-// expiry is when a key ends that is to live this long; nil is never.
-func (o *KeyOptions) expiry(now time.Time, life *time.Duration) (*time.Time, error) {
+// expiry is when a key ends that is to live this long; nil is never. The
+// bounds are for what people ask for: the system has set them itself.
+func (o *KeyOptions) expiry(caller Principal, now time.Time, life *time.Duration) (*time.Time, error) {
+	bounded := !caller.IsSystem()
 	switch {
-	case o.ExpiryFixed:
+	case bounded && o.ExpiryFixed:
 		return nil, ErrKeyExpiryFixed
 	case life == nil:
 		return nil, nil
-	case *life < o.MinLife:
+	case bounded && *life < o.MinLife:
 		return nil, ErrKeyExpiryShort
-	case *life > o.MaxLife:
+	case bounded && *life > o.MaxLife:
 		return nil, ErrKeyExpiryLong
 	}
 	end := now.Add(*life)
@@ -469,7 +471,7 @@ func (s *Service) UpdateKey(ctx context.Context, caller Principal, id string, c 
 	}
 	var expires *time.Time
 	if c.ExpiresIn != nil {
-		if expires, err = o.expiry(s.now(), *c.ExpiresIn); err != nil {
+		if expires, err = o.expiry(caller, s.now(), *c.ExpiresIn); err != nil {
 			return APIKey{}, err
 		}
 	}

@@ -37,7 +37,7 @@ func (s *Service) CreateServiceAccount(ctx context.Context, caller Principal, in
 	if err != nil {
 		return fail(err)
 	}
-	k, secret, err := s.newKey(first)
+	k, secret, err := s.newKey(caller, first)
 	if err != nil {
 		return fail(err)
 	}
