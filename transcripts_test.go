@@ -14,7 +14,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -30,6 +29,7 @@ import (
 	"github.com/ostiary/ostiary"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/internal/pgtest"
 	"github.com/ostiary/ostiary/server/betterauth"
 	"github.com/ostiary/ostiary/server/request"
 )
@@ -43,9 +43,8 @@ import (
 // them: Cache-Control: no-store on answers to and about somebody, and
 // WWW-Authenticate where a credential is not good.
 //
-// OSTIARY_WIRE_TRANSCRIPTS names another folder of recordings. With
-// OSTIARY_TEST_POSTGRES, the URL of a Postgres, they are played there instead of on
-// SQLite, each case in a schema of its own.
+// They are played on both databases, each case on an empty one.
+// OSTIARY_WIRE_TRANSCRIPTS names another folder of recordings.
 
 type transcript struct {
 	Format, Area, Secret string
@@ -103,6 +102,12 @@ type difference struct {
 }
 
 func TestTranscripts(t *testing.T) {
+	for _, database := range []string{"sqlite", "postgres"} {
+		t.Run(database, func(t *testing.T) { playTranscripts(t, database) })
+	}
+}
+
+func playTranscripts(t *testing.T, database string) {
 	folder := os.Getenv("OSTIARY_WIRE_TRANSCRIPTS")
 	if folder == "" {
 		folder = "testdata/betterauth/transcripts"
@@ -126,7 +131,7 @@ func TestTranscripts(t *testing.T) {
 			for _, c := range tr.Cases {
 				t.Run(area+"/"+c.Name, func(t *testing.T) {
 					t.Parallel()
-					r := &run{t: t, area: area, c: c, differences: differences}
+					r := &run{t: t, database: database, area: area, c: c, differences: differences}
 					defer func() {
 						mu.Lock()
 						defer mu.Unlock()
@@ -190,6 +195,7 @@ func readJSON(t *testing.T, path string, v any) {
 // run is one case being played.
 type run struct {
 	t           *testing.T
+	database    string // "sqlite" or "postgres"
 	area        string
 	c           wireCase
 	differences map[string]*listedDifference
@@ -209,7 +215,7 @@ func (r *run) play(tr transcript) {
 	o := profile(t, r.c.Profile)
 	o.Secrets = []string{tr.Secret}
 	var err error
-	o.Database, r.db = database(t)
+	o.Database, r.db = r.empty()
 	if r.o, err = ostiary.Open(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
@@ -246,41 +252,20 @@ func (r *run) play(tr transcript) {
 	}
 }
 
-// database makes an empty database and opens it for the recorded SQL.
-func database(t *testing.T) (string, *sql.DB) {
-	t.Helper()
-	driver, dsn := "sqlite", filepath.Join(t.TempDir(), "ostiary.db")
-	name := "sqlite:" + dsn
-	dsn = "file:" + dsn + "?_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)&_txlock=immediate"
-	if server := os.Getenv("OSTIARY_TEST_POSTGRES"); server != "" {
-		admin, err := sql.Open("pgx", server)
-		if err != nil {
-			t.Fatal(err)
-		}
-		schema := "transcript_" + strings.ToLower(rand.Text())
-		if _, err := admin.Exec("CREATE SCHEMA " + schema); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if _, err := admin.Exec("DROP SCHEMA " + schema + " CASCADE"); err != nil {
-				t.Error(err)
-			}
-			admin.Close()
-		})
-		u, err := url.Parse(server)
-		if err != nil {
-			t.Fatal(err)
-		}
-		q := u.Query()
-		q.Set("search_path", schema)
-		u.RawQuery = q.Encode()
-		driver, dsn, name = "pgx", u.String(), u.String()
+// empty makes an empty database and opens it for the recorded SQL.
+func (r *run) empty() (string, *sql.DB) {
+	r.t.Helper()
+	path := filepath.Join(r.t.TempDir(), "ostiary.db")
+	driver, name, dsn := "sqlite", "sqlite:"+path, "file:"+path+"?_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)&_txlock=immediate"
+	if r.database == "postgres" {
+		dsn = pgtest.Schema(r.t)
+		driver, name = "pgx", dsn
 	}
 	db, err := sql.Open(driver, dsn)
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
-	t.Cleanup(func() { db.Close() })
+	r.t.Cleanup(func() { db.Close() })
 	return name, db
 }
 
@@ -734,7 +719,7 @@ func (r *run) substitute(s string) string {
 // Postgres; what they use of it is little enough to be put into SQLite's words.
 func (r *run) sql(s wireStep) func(wireResponse) []string {
 	statement, patterns := r.substitute(s.SQL), map[string]*regexp.Regexp(nil)
-	if os.Getenv("OSTIARY_TEST_POSTGRES") == "" {
+	if r.database == "sqlite" {
 		statement, patterns = sqliteWords(statement)
 	}
 	// What somebody else writes is noticed by the change feed, in its time;
