@@ -152,19 +152,5 @@ func (s *Service) own(ctx context.Context, caller Principal, action string, more
 	if err != nil {
 		return nil, "", err
 	}
-	u, r, err := s.target(ctx, me.ID, action)
-	if err != nil {
-		return nil, "", err
-	}
-	for name, v := range more {
-		r.Properties[name] = v
-	}
-	decision, err := s.permit(ctx, caller, action, r)
-	if err != nil {
-		return nil, "", err
-	}
-	if u == nil {
-		return nil, "", ErrUserNotFound
-	}
-	return u, decision, nil
+	return s.permitUser(ctx, caller, me.ID, action, more)
 }

@@ -125,23 +125,10 @@ func (s *Service) eventOf(u *User, kind, targetType, targetID, decision string, 
 
 // actor is p as the record names it.
 func (p Principal) actor() audit.Actor {
-	switch {
-	case p.IsSystem():
+	if p.IsSystem() {
 		return audit.Actor{Type: "system", ID: p.p.system}
-	case p.Anonymous():
-		return audit.Actor{Type: authz.TypeAnonymous, Credential: authz.CredentialNone}
 	}
-	a := audit.Actor{Type: p.p.user.subjectType(), ID: p.p.user.ID, Credential: authz.CredentialSession}
-	if p.p.presented == APIKeySecret {
-		a.Credential = authz.CredentialAPIKey
-	}
-	if k := p.p.key; k != nil {
-		a.KeyID = k.ID
-	}
-	if sess := p.p.session; sess != nil && sess.ImpersonatedBy != nil {
-		a.ImpersonatedBy = *sess.ImpersonatedBy
-	}
-	return a
+	return audit.ActorOf(p.Subject().Identity())
 }
 
 // Describe fills in what the store knows of a resource of a built-in type

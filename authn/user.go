@@ -127,7 +127,8 @@ func (s *Service) target(ctx context.Context, id, action string) (*User, authz.R
 }
 
 // permitUser asks for action on the user id and then answers with the user.
-func (s *Service) permitUser(ctx context.Context, caller Principal, id, action string) (*User, string, error) {
+// more is what the decision is told besides.
+func (s *Service) permitUser(ctx context.Context, caller Principal, id, action string, more map[string]any) (*User, string, error) {
 	if caller.Anonymous() {
 		return nil, "", ErrUnauthenticated
 	}
@@ -135,6 +136,7 @@ func (s *Service) permitUser(ctx context.Context, caller Principal, id, action s
 	if err != nil {
 		return nil, "", err
 	}
+	maps.Copy(r.Properties, more)
 	decision, err := s.permit(ctx, caller, action, r)
 	if err != nil {
 		return nil, "", err
@@ -418,7 +420,7 @@ func (s *Service) Users(ctx context.Context, caller Principal, q UserQuery) ([]U
 
 // User: user:get. ErrUserNotFound.
 func (s *Service) User(ctx context.Context, caller Principal, id string) (User, error) {
-	u, _, err := s.permitUser(ctx, caller, id, "get")
+	u, _, err := s.permitUser(ctx, caller, id, "get", nil)
 	if err != nil {
 		return User{}, err
 	}
@@ -681,7 +683,7 @@ func (s *Service) Ban(ctx context.Context, caller Principal, id, reason string, 
 	if caller.is(id) {
 		return User{}, s.notOneself(ctx, caller, "ban")
 	}
-	_, decision, err := s.permitUser(ctx, caller, id, "ban")
+	_, decision, err := s.permitUser(ctx, caller, id, "ban", nil)
 	if err != nil {
 		return User{}, err
 	}
@@ -719,7 +721,7 @@ func (s *Service) notOneself(ctx context.Context, caller Principal, action strin
 
 // Unban: user:ban.
 func (s *Service) Unban(ctx context.Context, caller Principal, id string) (User, error) {
-	_, decision, err := s.permitUser(ctx, caller, id, "ban")
+	_, decision, err := s.permitUser(ctx, caller, id, "ban", nil)
 	if err != nil {
 		return User{}, err
 	}
@@ -749,7 +751,7 @@ func (s *Service) RemoveUser(ctx context.Context, caller Principal, id string) e
 	if caller.is(id) {
 		return s.notOneself(ctx, caller, "delete") // one's own account is for DeleteOwn
 	}
-	_, decision, err := s.permitUser(ctx, caller, id, "delete")
+	_, decision, err := s.permitUser(ctx, caller, id, "delete", nil)
 	if err != nil {
 		return err
 	}
