@@ -115,9 +115,6 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 	if len(grants) == 0 {
 		grants = nil
 	}
-	if c.Keys.RateLimitMax == 0 {
-		c.Keys.RateLimitWindow = 0 // that of no limit
-	}
 	// Patterns are Better Auth's; elsewhere an origin is written out.
 	origins := slices.DeleteFunc(slices.Clone(c.TrustedOrigins), func(o string) bool { return strings.ContainsAny(o, "*?") })
 
