@@ -253,14 +253,29 @@ func (db *DB) insertKey(ctx context.Context, tx bun.IDB, k authn.APIKey) error {
 	return err
 }
 
-// UpdateKey implements [authn.KeyStore].
-func (db *DB) UpdateKey(ctx context.Context, id string, change func(*authn.APIKey) error, ev audit.Event) (authn.APIKey, error) {
-	var k authn.APIKey
-	err := db.change(ctx, "update key", []audit.Event{ev}, func(ctx context.Context, tx bun.Tx) error {
+// changeKey has change change the key, which is locked, in the transaction of
+// ev, and answers with the key as it then is.
+func (db *DB) changeKey(ctx context.Context, what, id string, ev audit.Event, change func(ctx context.Context, tx bun.Tx, before authn.APIKey) error) (k authn.APIKey, err error) {
+	err = db.change(ctx, what, []audit.Event{ev}, func(ctx context.Context, tx bun.Tx) error {
 		before, err := db.oneKey(ctx, tx, id, true)
 		if err != nil {
 			return err
 		}
+		if err := change(ctx, tx, before); err != nil {
+			return err
+		}
+		k, err = db.oneKey(ctx, tx, id, false)
+		return err
+	})
+	if err != nil {
+		return authn.APIKey{}, err
+	}
+	return k, nil
+}
+
+// UpdateKey implements [authn.KeyStore].
+func (db *DB) UpdateKey(ctx context.Context, id string, change func(*authn.APIKey) error, ev audit.Event) (authn.APIKey, error) {
+	return db.changeKey(ctx, "update key", id, ev, func(ctx context.Context, tx bun.Tx, before authn.APIKey) error {
 		after := before
 		after.Permissions = maps.Clone(before.Permissions)
 		if err := change(&after); err != nil {
@@ -272,19 +287,11 @@ func (db *DB) UpdateKey(ctx context.Context, id string, change func(*authn.APIKe
 			return err
 		}
 		if slices.ContainsFunc(columns, func(c string) bool { return slices.Contains(limitColumns, c) }) {
-			_, err := tx.NewInsert().Model(&keyLimitsRow{KeyID: id, Version: 1}).
+			_, err = tx.NewInsert().Model(&keyLimitsRow{KeyID: id, Version: 1}).
 				On(`CONFLICT ("keyId") DO UPDATE`).Set(`"version" = kl."version" + 1`).Exec(ctx)
-			if err != nil {
-				return err
-			}
 		}
-		k, err = db.oneKey(ctx, tx, id, false)
 		return err
 	})
-	if err != nil {
-		return authn.APIKey{}, err
-	}
-	return k, nil
 }
 
 // updateKey writes the columns in which the two differ, and returns them.
@@ -316,13 +323,8 @@ func (db *DB) updateKey(ctx context.Context, tx bun.IDB, before, after authn.API
 // RotateKey implements [authn.KeyStore].
 func (db *DB) RotateKey(ctx context.Context, id, digest string, start *string, overlapEnds time.Time, ev audit.Event) (authn.APIKey, error) {
 	ev = stamped(ev)
-	var k authn.APIKey
-	err := db.change(ctx, "rotate key", []audit.Event{ev}, func(ctx context.Context, tx bun.Tx) error {
-		before, err := db.oneKey(ctx, tx, id, true)
-		if err != nil {
-			return err
-		}
-		_, err = tx.NewInsert().Model(&keySecretRow{
+	return db.changeKey(ctx, "rotate key", id, ev, func(ctx context.Context, tx bun.Tx, before authn.APIKey) error {
+		_, err := tx.NewInsert().Model(&keySecretRow{
 			Digest: before.Digest, KeyID: id, ValidUntil: newInstant(overlapEnds), SupersededAt: newInstant(ev.At),
 		}).Exec(ctx)
 		if err != nil {
@@ -330,16 +332,9 @@ func (db *DB) RotateKey(ctx context.Context, id, digest string, start *string, o
 		}
 		after := before
 		after.Digest, after.Start, after.UpdatedAt = digest, start, ev.At
-		if _, err := db.updateKey(ctx, tx, before, after); err != nil {
-			return err
-		}
-		k, err = db.oneKey(ctx, tx, id, false)
+		_, err = db.updateKey(ctx, tx, before, after)
 		return err
 	})
-	if err != nil {
-		return authn.APIKey{}, err
-	}
-	return k, nil
 }
 
 // DeleteKey implements [authn.KeyStore].
