@@ -16,13 +16,11 @@ package ostiary
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -112,8 +110,8 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 		o.Secrets = []string{secret}
 	} else {
 		for _, s := range o.Secrets {
-			if len(s) < minSecret {
-				mistakes = append(mistakes, &authn.InvalidError{Field: "secret", Reason: fmt.Sprintf("has %d characters; it needs at least %d", len(s), minSecret)})
+			if len(s) < MinSecret {
+				mistakes = append(mistakes, &authn.InvalidError{Field: "secret", Reason: fmt.Sprintf("has %d characters; it needs at least %d", len(s), MinSecret)})
 			}
 		}
 	}
@@ -164,21 +162,22 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	i.metrics.Cache(i.authn.CacheStats)
 	if i.handler, err = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
-		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, Version: o.Version, Request: o.Request, Auth: o.Auth, Origins: o.Origins,
+		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, Version: o.Version, Reader: i.reader, Auth: o.Auth, Origins: o.Origins,
 		Metrics: i.metrics, Clock: o.Clock,
 	}); err != nil {
 		return nil, err
 	}
-	return i, i.start(o)
+	if err := i.feed.begin(ctx); err != nil {
+		return nil, err
+	}
+	i.start(o)
+	return i, nil
 }
 
 // start starts what runs until Close.
-func (i *Ostiary) start(o Options) error {
+func (i *Ostiary) start(o Options) {
 	ctx, stop := context.WithCancel(context.Background())
 	i.stop = stop
-	if err := i.feed.begin(ctx); err != nil {
-		return err
-	}
 	i.running.Go(func() { i.feed.run(ctx) })
 	i.running.Go(func() { i.log.Run(ctx) })
 	i.running.Go(func() { i.keepHouse(ctx, o) })
@@ -187,7 +186,6 @@ func (i *Ostiary) start(o Options) error {
 			o.Log.Error("policies are no longer watched for changes", "error", err)
 		}
 	})
-	return nil
 }
 
 // keepHouse does what is due now and then.
@@ -317,19 +315,4 @@ func (i *Ostiary) Ready(ctx context.Context) error {
 		return nil
 	}
 	return i.db.Ping(ctx)
-}
-
-const minSecret = 32
-
-// keptSecret returns the secret that belongs to a database without one in
-// the configuration.
-func keptSecret(database string) (string, error) {
-	path, ok := strings.CutPrefix(database, "sqlite:")
-	switch {
-	case !ok:
-		return "", &authn.InvalidError{Field: "secret", Reason: "is required: several instances on one database must share it"}
-	case strings.HasPrefix(path, ":memory:"):
-		return rand.Text() + rand.Text(), nil
-	}
-	return secretBeside(path + ".secret")
 }

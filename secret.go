@@ -7,7 +7,25 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+
+	"github.com/ostiary/ostiary/authn"
 )
+
+// MinSecret is how many characters a signing secret has at least.
+const MinSecret = 32
+
+// keptSecret returns the secret that belongs to a database without one in
+// the configuration.
+func keptSecret(database string) (string, error) {
+	path, ok := strings.CutPrefix(database, "sqlite:")
+	switch {
+	case !ok:
+		return "", &authn.InvalidError{Field: "secret", Reason: "is required: several instances on one database must share it"}
+	case strings.HasPrefix(path, ":memory:"):
+		return rand.Text() + rand.Text(), nil
+	}
+	return secretBeside(path + ".secret")
+}
 
 // secretBeside returns the secret kept in path, and makes one if there is no
 // such file. Of two processes that start at once, both get the same one.
@@ -45,8 +63,8 @@ func readSecret(path string) (string, error) {
 		return "", fmt.Errorf("read secret: %w", err)
 	}
 	secret := strings.TrimSpace(string(data))
-	if len(secret) < minSecret {
-		return "", fmt.Errorf("%s: has %d characters; it needs at least %d", path, len(secret), minSecret)
+	if len(secret) < MinSecret {
+		return "", fmt.Errorf("%s: has %d characters; it needs at least %d", path, len(secret), MinSecret)
 	}
 	return secret, nil
 }

@@ -26,7 +26,7 @@ import (
 // not been there.
 func decode[T any](s *server, c *call) (*T, error) {
 	v := new(T)
-	err := s.reader.Decode(c.r, v, json.RejectUnknownMembers(true))
+	err := s.Reader.Decode(c.r, v, json.RejectUnknownMembers(true))
 	switch {
 	case err == nil:
 		return v, nil

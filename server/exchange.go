@@ -20,7 +20,7 @@ import (
 // ServeHTTP is what stands around every route.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	x, ctx := s.reader.Begin(w, r, s.Metrics.decided)
+	x, ctx := s.Reader.Begin(w, r, s.Metrics.decided)
 
 	// The route context is ours whatever router the handler stands in:
 	// patterns here are of the whole path.

@@ -57,10 +57,14 @@ func open(t testing.TB, author fs.FS, change ...func(*server.Options)) *house {
 	if h.library, err = policies.Open(ctx, policies.Options{Engine: h.engine, FS: author}); err != nil {
 		t.Fatal(err)
 	}
+	reader, err := request.New(request.Options{Secrets: []string{cookieSecret}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	o := server.Options{
 		Authn: h.authn, Engine: h.engine, Policies: h.library, Audit: h.records.Reader(),
-		Log:     h.logger,
-		Request: request.Options{Secrets: []string{cookieSecret}}, Metrics: h.metrics, Version: "test",
+		Log:    h.logger,
+		Reader: reader, Metrics: h.metrics, Version: "test",
 	}
 	for _, f := range change {
 		f(&o)

@@ -50,7 +50,7 @@ func (c *call) stands(d authz.Decision) { c.w.(*request.Exchange).Stands(d) }
 
 // authenticate finds out who calls.
 func (s *server) authenticate(c *call) error {
-	cred, place, err := s.reader.Credential(c.r)
+	cred, place, err := s.Reader.Credential(c.r)
 	if err != nil {
 		return err
 	}

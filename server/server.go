@@ -50,7 +50,7 @@ type Options struct {
 	// nil: there is no feed.
 	Feed    func() (age time.Duration, revision int64)
 	Version string
-	Request request.Options    // credentials, addresses, limits
+	Reader  *request.Reader    // credentials, addresses, limits
 	Auth    betterauth.Options // the Better Auth surface
 	// Origins may send writes with a cookie to the native API, besides the
 	// service's own: "https://app.example". The Better Auth surface has its
@@ -64,7 +64,6 @@ type server struct {
 	Options
 	mux      *chi.Mux
 	contexts sync.Pool // of *chi.Context
-	reader   *request.Reader
 	origins  *http.CrossOriginProtection
 	base     string // path of the Better Auth surface
 }
@@ -85,10 +84,7 @@ func New(o Options) (http.Handler, error) {
 			errs = append(errs, fmt.Errorf("trusted origin %q: %w", origin, err))
 		}
 	}
-	var err error
-	s.reader, err = request.New(o.Request)
-	errs = append(errs, err)
-	auth, err := betterauth.New(o.Auth, s.reader, o.Authn, o.Engine, s.Log)
+	auth, err := betterauth.New(o.Auth, o.Reader, o.Authn, o.Engine, s.Log)
 	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err

@@ -19,6 +19,8 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/ostiary/ostiary"
 )
 
 // config is everything that can be set. A member's key is its name in the
@@ -395,9 +397,6 @@ func origin(s setting, flags *pflag.FlagSet, file places) string {
 	return s.key
 }
 
-// minSecret is the shortest signing secret that is accepted.
-const minSecret = 32
-
 // check reports what is wrong with values that are well-formed, each with the
 // place where it was given.
 func (c *config) check(where func(key string) string) []error {
@@ -436,16 +435,16 @@ func (c *config) check(where func(key string) string) []error {
 			refuse("policies", "%v", err)
 		}
 	}
-	if n := len(c.Secret); n > 0 && n < minSecret {
-		refuse("secret", "has %d characters; it needs at least %d", n, minSecret)
+	if n := len(c.Secret); n > 0 && n < ostiary.MinSecret {
+		refuse("secret", "has %d characters; it needs at least %d", n, ostiary.MinSecret)
 	}
 	for _, s := range c.OldSecrets {
-		if len(s) < minSecret {
-			refuse("old_secrets", "one has %d characters; each needs at least %d", len(s), minSecret)
+		if len(s) < ostiary.MinSecret {
+			refuse("old_secrets", "one has %d characters; each needs at least %d", len(s), ostiary.MinSecret)
 		}
 	}
 	if c.Secret == "" && c.postgres() {
-		refuse("secret", "is needed with Postgres: set OSTIARY_SECRET to %d random characters or more", minSecret)
+		refuse("secret", "is needed with Postgres: set OSTIARY_SECRET to %d random characters or more", ostiary.MinSecret)
 	}
 	oneOf("cookies.secure", c.Cookies.Secure, "auto", "true", "false")
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
