@@ -242,10 +242,10 @@ func (i *Ostiary) Close() error {
 func settings(o Options) map[string]any {
 	s := map[string]any{"sign_up": !o.Authn.SignUpDisabled}
 	if len(o.Authn.AdminIDs) > 0 {
-		s["admin_user_ids"] = list(o.Authn.AdminIDs)
+		s["admin_user_ids"] = authz.Texts(o.Authn.AdminIDs)
 	}
 	if len(o.Authn.AdminRoles) > 0 {
-		s["admin_roles"] = list(o.Authn.AdminRoles)
+		s["admin_roles"] = authz.Texts(o.Authn.AdminRoles)
 	}
 	if o.Authn.DefaultRole != "" {
 		s["default_role"] = o.Authn.DefaultRole
@@ -254,14 +254,6 @@ func settings(o Options) map[string]any {
 		s[k] = v
 	}
 	return s
-}
-
-func list(texts []string) []any {
-	out := make([]any, len(texts))
-	for i, t := range texts {
-		out[i] = t
-	}
-	return out
 }
 
 // knowsRole: with the built-in roles alone any name may be given, as Better

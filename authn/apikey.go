@@ -231,7 +231,7 @@ func (s *Service) permitNewKey(ctx context.Context, caller Principal, in *NewKey
 			return s.permit(ctx, caller, "create", authz.Resource{Type: "apiKey", Properties: properties})
 		}
 	}
-	properties["permissions"] = grants(in.Permissions)
+	properties["permissions"] = in.Permissions.Document()
 	return s.permit(ctx, caller, "create", authz.Resource{Type: "apiKey", Properties: properties})
 }
 
@@ -335,7 +335,7 @@ func keyDetails(k *APIKey) map[string]any {
 // keyFacts is k as decisions see it.
 func keyFacts(k *APIKey) map[string]any {
 	facts := keyDetails(k)
-	facts["permissions"] = grants(k.Permissions)
+	facts["permissions"] = k.Permissions.Document()
 	return facts
 }
 
@@ -451,7 +451,7 @@ func (s *Service) UpdateKey(ctx context.Context, caller Principal, id string, c 
 	}
 	k, decision, err := s.permitKey(ctx, caller, id, "update", func(facts map[string]any) {
 		if withoutGrants(facts); c.Permissions != nil {
-			facts["permissions"] = grants(*c.Permissions)
+			facts["permissions"] = c.Permissions.Document()
 		}
 	})
 	if err != nil {
@@ -483,7 +483,7 @@ func (s *Service) UpdateKey(ctx context.Context, caller Principal, id string, c 
 	if len(fields) == 0 {
 		return APIKey{}, ErrNothingToChange
 	}
-	details := map[string]any{"owner": k.OwnerID, "fields": list(fields)}
+	details := map[string]any{"owner": k.OwnerID, "fields": authz.Texts(fields)}
 	changed, err := s.store.UpdateKey(ctx, id, func(k *APIKey) error {
 		if c.Name != nil {
 			k.Name = c.Name

@@ -210,23 +210,6 @@ func randomText(n int, alphabet string) string {
 	}
 }
 
-// list and grants turn texts into the JSON values that policies read.
-func list(texts []string) []any {
-	out := make([]any, len(texts))
-	for i, t := range texts {
-		out[i] = t
-	}
-	return out
-}
-
-func grants(p authz.Permissions) map[string]any {
-	out := make(map[string]any, len(p))
-	for t, actions := range p {
-		out[t] = list(actions)
-	}
-	return out
-}
-
 func textOrNull(p *string) any {
 	if p == nil {
 		return nil

@@ -247,7 +247,7 @@ func (s *Service) liftBan(ctx context.Context, u *User, decision string) error {
 // loginFacts is what session:create is told of the user.
 func (s *Service) loginFacts(u *User) map[string]any {
 	return map[string]any{
-		"id": u.ID, "email": u.Email, "role": textOrNull(u.Role), "roles": list(s.roles(u)),
+		"id": u.ID, "email": u.Email, "role": textOrNull(u.Role), "roles": authz.Texts(s.roles(u)),
 		"banned": u.BannedAt(s.now()), "emailVerified": u.EmailVerified, "attributes": attributes(u),
 	}
 }

@@ -87,7 +87,7 @@ func (s *Service) admin(u *User) bool {
 // userResource is u as decisions see the target of a call.
 func (s *Service) userResource(u *User) authz.Resource {
 	return authz.Resource{Type: "user", ID: u.ID, Properties: map[string]any{
-		"owner": u.ID, "role": textOrNull(u.Role), "roles": list(s.roles(u)), "banned": u.BannedAt(s.now()),
+		"owner": u.ID, "role": textOrNull(u.Role), "roles": authz.Texts(s.roles(u)), "banned": u.BannedAt(s.now()),
 		"email": u.Email, "username": textOrNull(u.Username), "serviceAccount": u.ServiceAccount,
 		"admin": s.admin(u), "lastAdmin": false, "attributes": attributes(u),
 	}}
@@ -319,7 +319,7 @@ func (s *Service) permitNewUser(ctx context.Context, caller Principal, in NewUse
 		properties["serviceAccount"] = true
 	}
 	withRoles := in.RolesGiven || in.Roles != nil
-	newRoles := list(s.splitRoles(strings.Join(in.Roles, ",")))
+	newRoles := authz.Texts(s.splitRoles(strings.Join(in.Roles, ",")))
 	if withRoles {
 		properties["newRoles"] = newRoles
 	}
@@ -568,7 +568,7 @@ func (s *Service) UpdateUser(ctx context.Context, caller Principal, id string, c
 		also.KeepAdmin = &rule
 	}
 	also.EndSessions = value(c.Banned)
-	ev := s.event(caller, "user.update", "user", id, decision, map[string]any{"fields": list(fields)})
+	ev := s.event(caller, "user.update", "user", id, decision, map[string]any{"fields": authz.Texts(fields)})
 	return s.changeUser(ctx, id, c.apply, also, ev)
 }
 
@@ -615,7 +615,7 @@ func set[T any](member *T, to *T) {
 
 func (s *Service) withNewRoles(r authz.Resource, roles []string) authz.Resource {
 	r.Properties = maps.Clone(r.Properties)
-	r.Properties["newRoles"] = list(s.splitRoles(strings.Join(roles, ",")))
+	r.Properties["newRoles"] = authz.Texts(s.splitRoles(strings.Join(roles, ",")))
 	return r
 }
 

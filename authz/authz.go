@@ -38,6 +38,24 @@ func allows(actions []string, action string) bool {
 	return slices.Contains(actions, action) || slices.Contains(actions, "*")
 }
 
+// Document returns p as JSON values, the form in which policies read it.
+func (p Permissions) Document() map[string]any {
+	doc := make(map[string]any, len(p))
+	for t, actions := range p {
+		doc[t] = Texts(actions)
+	}
+	return doc
+}
+
+// Texts returns list as JSON values, the form in which policies read it.
+func Texts(list []string) []any {
+	doc := make([]any, len(list))
+	for i, text := range list {
+		doc[i] = text
+	}
+	return doc
+}
+
 // Action is what is to be done.
 type Action struct {
 	Name       string

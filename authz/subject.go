@@ -138,7 +138,7 @@ func (id *Identity) document(fresh bool) map[string]any {
 	doc := map[string]any{
 		"type":       id.Type,
 		"credential": id.Credential,
-		"roles":      texts(id.Roles),
+		"roles":      Texts(id.Roles),
 	}
 	setText(doc, "id", id.ID)
 	if u := id.User; u != nil {
@@ -162,11 +162,7 @@ func (id *Identity) document(fresh bool) map[string]any {
 		doc["session"] = session
 	}
 	if k := id.Key; k != nil {
-		permissions := make(map[string]any, len(k.Permissions))
-		for t, actions := range k.Permissions {
-			permissions[t] = texts(actions)
-		}
-		key := map[string]any{"id": k.ID, "name": k.Name, "permissions": permissions, "metadata": k.Metadata}
+		key := map[string]any{"id": k.ID, "name": k.Name, "permissions": k.Permissions.Document(), "metadata": k.Metadata}
 		setTime(key, "createdAt", k.CreatedAt)
 		setTime(key, "expiresAt", k.ExpiresAt)
 		doc["key"] = key
@@ -196,14 +192,6 @@ func setTime(doc map[string]any, name string, t time.Time) {
 
 // timeFormat is RFC 3339 in UTC with milliseconds.
 const timeFormat = "2006-01-02T15:04:05.000Z07:00"
-
-func texts(list []string) []any {
-	out := make([]any, len(list))
-	for i, s := range list {
-		out[i] = s
-	}
-	return out
-}
 
 func object(m map[string]any) map[string]any {
 	if m == nil {
