@@ -162,7 +162,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	i.metrics.Cache(i.authn.CacheStats)
 	if i.handler, err = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
-		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, Version: o.Version, Reader: i.reader, Auth: o.Auth, Origins: o.Origins,
+		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, Origins: o.Origins,
 		Metrics: i.metrics, Clock: o.Clock,
 	}); err != nil {
 		return nil, err
@@ -290,6 +290,13 @@ func (i *Ostiary) Decide(ctx context.Context, r authz.Request) (authz.Decision, 
 // DecideAll decides each request under one and the same policy, in order.
 func (i *Ostiary) DecideAll(ctx context.Context, rs []authz.Request) ([]authz.Decision, error) {
 	return i.engine.DecideAll(ctx, rs)
+}
+
+// Filter turns r, about all resources of a type, into a condition on them: those
+// for which it would be allowed. fields tells of the application's columns what
+// they hold. [store.FilterSQL] says the condition in SQL.
+func (i *Ostiary) Filter(ctx context.Context, r authz.Request, fields authz.Fields) (authz.Filter, error) {
+	return i.engine.Filter(ctx, r, authz.UnknownResource, fields.Kind)
 }
 
 // Explain decides again and names the rules that held and failed.

@@ -59,6 +59,7 @@ const (
 	CodeConflict             = "CONFLICT"               // 409: a unique value is taken
 	CodePayloadTooLarge      = "PAYLOAD_TOO_LARGE"      // 413
 	CodeUnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE" // 415
+	CodeNotAFilter           = "NOT_A_FILTER"           // 422: the policy cannot be turned into a filter
 	CodeRateLimited          = "RATE_LIMITED"           // 429: see Retry-After
 	CodeUsageExceeded        = "USAGE_EXCEEDED"         // 429: the key has no uses left
 	CodeInternal             = "INTERNAL"               // 500
