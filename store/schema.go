@@ -198,7 +198,7 @@ var actorColumns = []columnDef{
 	{name: "actorImpersonatedBy", def: "text NOT NULL"},
 }
 
-// watched are the tables that a principal is made of.
+// watched are the tables that a principal is made of, users first.
 var watched = []watch{
 	{table: "user", kind: "user", id: "id", ends: []string{
 		`"ostiary_user" WHERE "userId" = OLD."id"`, `"session" WHERE "userId" = OLD."id"`, `"account" WHERE "userId" = OLD."id"`,
@@ -350,14 +350,10 @@ type onTx struct{ *sql.Tx }
 func (t onTx) ResolveConn(context.Context, bun.Query) bun.IConn { return t.Tx }
 func (t onTx) Close() error                                     { return nil }
 
-func (db *DB) migrator(conn *bun.DB) *migrate.Migrator {
+func (db *DB) migrator(conn *bun.DB, of ids) *migrate.Migrator {
 	all := migrate.NewMigrations()
 	for _, s := range steps {
 		all.Add(migrate.Migration{Name: s.name, Up: func(ctx context.Context, m *migrate.Migrator, _ *migrate.Migration) error {
-			of, err := db.dialect.ids(ctx, m.DB())
-			if err != nil {
-				return err
-			}
 			return s.up(ctx, m.DB(), db.dialect, of)
 		}})
 	}
@@ -383,7 +379,7 @@ func (db *DB) migrations(ctx context.Context) ([]Migration, error) {
 	if len(bookkeeping) == 0 {
 		return ms, nil
 	}
-	found, err := db.migrator(db.reader).MigrationsWithStatus(ctx)
+	found, err := db.migrator(db.reader, ids{}).MigrationsWithStatus(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -439,7 +435,11 @@ func (db *DB) migrate(ctx context.Context) ([]string, error) {
 	if err := db.dialect.exclude(ctx, bound); err != nil {
 		return nil, err
 	}
-	m := db.migrator(conn)
+	of, err := db.dialect.ids(ctx, bound)
+	if err != nil {
+		return nil, err
+	}
+	m := db.migrator(conn, of)
 	if err := m.Init(ctx); err != nil {
 		return nil, err
 	}
@@ -466,6 +466,9 @@ func (db *DB) watchTables(ctx context.Context, conn bun.IDB, dry bool) (bool, er
 		var err error
 		if tables[i].columns, err = db.dialect.columns(ctx, conn, tables[i].table); err != nil {
 			return false, err
+		}
+		if tables[i].table == "apikey" && has(tables[i].columns, "userId") {
+			tables[0].ends = append(slices.Clone(tables[0].ends), `"apikey" WHERE "userId" = OLD."id"`) // as in Better Auth 1.4
 		}
 	}
 	return db.dialect.watched(ctx, conn, tables, dry)
