@@ -30,6 +30,7 @@ import (
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/directory"
 	"github.com/ostiary/ostiary/policies"
 	"github.com/ostiary/ostiary/server/betterauth"
 	"github.com/ostiary/ostiary/server/request"
@@ -37,12 +38,13 @@ import (
 
 // Options is what the server stands on.
 type Options struct {
-	Authn    *authn.Service
-	Engine   *authz.Engine
-	Policies *policies.Library
-	Audit    audit.Store // reads decisions
-	Log      *slog.Logger
-	Ready    func(ctx context.Context) error // nil error: ready
+	Authn     *authn.Service
+	Engine    *authz.Engine // asks Directory what is known of a resource
+	Directory *directory.Service
+	Policies  *policies.Library
+	Audit     audit.Store // reads decisions
+	Log       *slog.Logger
+	Ready     func(ctx context.Context) error // nil error: ready
 	// AtLeast waits, bounded, until the store's state of a revision is known
 	// here. nil: it always is.
 	AtLeast func(ctx context.Context, revision int64) error

@@ -24,12 +24,13 @@ type Migration struct {
 	Applied *time.Time // nil: pending
 }
 
-// table is a table as we make it. In column types {bool}, {time} and
-// {sequence} stand for the dialect's, {id} for that of ids, and {made} for
-// what else makes a column of them.
+// table is a table as we make it. In column types {bool}, {time}, {sequence},
+// {properties} and {bytewise} stand for the dialect's, {id} for that of ids, and
+// {made} for what else makes a column of them.
 type table struct {
 	name    string
 	columns []columnDef
+	key     []string // of several columns; a key of one stands in its definition
 	indexes []index
 }
 
@@ -198,21 +199,23 @@ var actorColumns = []columnDef{
 	{name: "actorImpersonatedBy", def: "text NOT NULL"},
 }
 
-// watched are the tables that a principal is made of, users first.
+// watched are the tables that a principal is made of, users first. It is told of
+// entities because they, too, are remembered.
 var watched = []watch{
-	{table: "user", kind: "user", id: "id", ends: []string{
+	{table: "user", kind: "user", id: []string{"id"}, ends: []string{
 		`"ostiary_user" WHERE "userId" = OLD."id"`, `"session" WHERE "userId" = OLD."id"`, `"account" WHERE "userId" = OLD."id"`,
 		`"apikey" WHERE "referenceId" = CAST(OLD."id" AS text)`,
 	}},
-	{table: "session", kind: "session", id: "id", quiet: []string{"updatedAt"}, ends: []string{`"ostiary_session" WHERE "sessionId" = OLD."id"`}},
-	{table: "apikey", kind: "key", id: "id", limit: []string{"remaining"},
+	{table: "session", kind: "session", id: []string{"id"}, quiet: []string{"updatedAt"}, ends: []string{`"ostiary_session" WHERE "sessionId" = OLD."id"`}},
+	{table: "apikey", kind: "key", id: []string{"id"}, limit: []string{"remaining"},
 		quiet: []string{"requestCount", "lastRequest", "lastRefillAt", "updatedAt"}, ends: []string{
 			`"ostiary_key" WHERE "keyId" = OLD."id"`, `"ostiary_key_secret" WHERE "keyId" = OLD."id"`, `"ostiary_key_limits" WHERE "keyId" = OLD."id"`,
 		}},
-	{table: "ostiary_user", kind: "user", id: "userId"},
-	{table: "ostiary_session", kind: "session", id: "sessionId"},
-	{table: "ostiary_key_secret", kind: "key", id: "keyId"},
-	{table: "ostiary_key_limits", kind: "key", id: "keyId"},
+	{table: "ostiary_user", kind: "user", id: []string{"userId"}},
+	{table: "ostiary_session", kind: "session", id: []string{"sessionId"}},
+	{table: "ostiary_key_secret", kind: "key", id: []string{"keyId"}},
+	{table: "ostiary_key_limits", kind: "key", id: []string{"keyId"}},
+	{table: "ostiary_entity", kind: "entity", id: []string{"type", "id"}, quiet: []string{"updatedAt"}},
 }
 
 // steps are the migrations, in order. A step that was released is never
@@ -260,6 +263,15 @@ var steps = []struct {
 			{name: "last", def: "integer NOT NULL"},
 		}})
 	}},
+	{"0006_entities", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
+		// A type without a slash, so that "type/id" names one entity.
+		return create(ctx, tx, d, of, table{name: "ostiary_entity", columns: []columnDef{
+			{name: "type", def: `text COLLATE {bytewise} NOT NULL CHECK ("type" <> '' AND "type" NOT LIKE '%/%')`},
+			{name: "id", def: `text COLLATE {bytewise} NOT NULL CHECK ("id" <> '')`},
+			{name: "properties", def: "{properties} NOT NULL"},
+			{name: "updatedAt", def: "{time} NOT NULL"},
+		}, key: []string{"type", "id"}})
+	}},
 }
 
 // adopt makes t or, if it is there, adds the columns that it lacks.
@@ -303,6 +315,9 @@ func create(ctx context.Context, tx bun.IDB, d dialect, of ids, t table) error {
 		}
 		fmt.Fprintf(&b, `"%s" %s`, c.name, d.ddl(of, c.def))
 	}
+	if len(t.key) > 0 {
+		fmt.Fprintf(&b, `, PRIMARY KEY ("%s")`, strings.Join(t.key, `", "`))
+	}
 	b.WriteString(")")
 	if _, err := tx.NewRaw(b.String()).Exec(ctx); err != nil {
 		return fmt.Errorf("table %s: %w", t.name, err)
@@ -324,7 +339,7 @@ func createIndexes(ctx context.Context, tx bun.IDB, t table) error {
 }
 
 func (d dialect) ddl(of ids, def string) string {
-	return strings.NewReplacer("{id}", of.column, "{made}", d.idMade[of.kind], "{bool}", d.boolType, "{time}", d.timeType, "{sequence}", d.sequenceType, " {now}", d.nowDefault).Replace(def)
+	return strings.NewReplacer("{id}", of.column, "{made}", d.idMade[of.kind], "{bool}", d.boolType, "{time}", d.timeType, "{sequence}", d.sequenceType, "{properties}", d.propertiesType, "{bytewise}", d.bytewise, " {now}", d.nowDefault).Replace(def)
 }
 
 func has(cs []column, name string) bool {
