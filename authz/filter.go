@@ -61,10 +61,13 @@ var ErrNoPolicy = errors.New("no policy is in force")
 // asked about. Properties of the unknown part that r has are taken as those of
 // every candidate. kind tells what fields there are; a part of the policy that
 // reads others, or that cannot be said as a condition, makes the filter inexact.
-//
-// The filter is of the policy in force when it returns, and of the time it says.
 func (e *Engine) Filter(ctx context.Context, r Request, u Unknown, kind func(Field) FieldKind) (Filter, error) {
-	p := e.policy.Load()
+	return e.Judge().Filter(ctx, r, u, kind)
+}
+
+// Filter is [Engine.Filter], under the judge's policy.
+func (j Judge) Filter(ctx context.Context, r Request, u Unknown, kind func(Field) FieldKind) (Filter, error) {
+	e, p := j.engine, j.policy
 	if p == nil {
 		return Filter{}, ErrNoPolicy
 	}

@@ -32,6 +32,8 @@ type dialect struct {
 
 	// parameter is the first parameter of a prepared statement.
 	parameter string
+	// filters says conditions.
+	filters *filterDialect
 	// oldestFirst orders rows of a table with createdAt and id as they came.
 	oldestFirst func(alias string) string
 	// lock keeps the rows that q reads from changing until the transaction ends.
@@ -58,6 +60,8 @@ type dialect struct {
 	// were. With dry it makes none.
 	watched func(ctx context.Context, db bun.IDB, tables []watch, dry bool) (bool, error)
 
+	// entityTexts makes the triggers that keep the index of entities.
+	entityTexts func(ctx context.Context, tx bun.IDB) error
 	// fault says what an error means, and for which column.
 	fault func(error) (fault, string)
 	// watch rings when another process has committed, until ctx ends.

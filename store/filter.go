@@ -434,14 +434,9 @@ var postgresFilters = &filterDialect{
 		s.add(" #>> '{}')::numeric")
 	},
 	equals: func(s *sqlText, p place, v any) {
-		// Containment is what the index on properties helps with.
-		var contained any = v
-		for _, name := range slices.Backward(p.path) {
-			contained = map[string]any{name: contained}
-		}
-		s.add("("+p.column+" @> ?::jsonb AND coalesce(", document(contained))
+		s.add("coalesce(")
 		postgresValue(s, p)
-		s.add(" = ?::jsonb, false))", document(v))
+		s.add(" = ?::jsonb, false)", document(v))
 	},
 	has: func(s *sqlText, p place, v any) {
 		s.add("CASE ")

@@ -79,6 +79,8 @@ var postgresDialect = dialect{
 	propertiesType: `jsonb CHECK (jsonb_typeof("properties") = 'object')`,
 	bytewise:       `"C"`,
 	parameter:      "$1",
+	entityTexts:    postgresEntityTexts,
+	filters:        postgresFilters,
 	oldestFirst:    func(alias string) string { return fmt.Sprintf(`%s."createdAt", %s."id"`, alias, alias) },
 	lock: func(q *bun.SelectQuery, alias string) *bun.SelectQuery {
 		return q.For("UPDATE OF ?", bun.Ident(alias))

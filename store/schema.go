@@ -265,12 +265,18 @@ var steps = []struct {
 	}},
 	{"0006_entities", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
 		// A type without a slash, so that "type/id" names one entity.
-		return create(ctx, tx, d, of, table{name: "ostiary_entity", columns: []columnDef{
+		if err := create(ctx, tx, d, of, table{name: "ostiary_entity", columns: []columnDef{
 			{name: "type", def: `text COLLATE {bytewise} NOT NULL CHECK ("type" <> '' AND "type" NOT LIKE '%/%')`},
 			{name: "id", def: `text COLLATE {bytewise} NOT NULL CHECK ("id" <> '')`},
 			{name: "properties", def: "{properties} NOT NULL"},
 			{name: "updatedAt", def: "{time} NOT NULL"},
-		}, key: []string{"type", "id"}})
+		}, key: []string{"type", "id"}}); err != nil {
+			return err
+		}
+		if err := create(ctx, tx, d, of, entityText); err != nil {
+			return err
+		}
+		return d.entityTexts(ctx, tx)
 	}},
 }
 

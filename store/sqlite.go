@@ -129,6 +129,8 @@ var sqliteDialect = dialect{
 	propertiesType: `text CHECK (CASE WHEN json_valid("properties") THEN json_type("properties") = 'object' ELSE FALSE END)`,
 	bytewise:       "BINARY",
 	parameter:      "?1",
+	entityTexts:    sqliteEntityTexts,
+	filters:        sqliteFilters,
 	oldestFirst:    func(alias string) string { return alias + ".rowid" },
 	// Transactions that write begin as the only ones.
 	lock:    func(q *bun.SelectQuery, alias string) *bun.SelectQuery { return q },
