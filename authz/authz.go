@@ -79,6 +79,10 @@ type Request struct {
 	Subject  *Subject // nil asks about the anonymous principal
 	Action   Action
 	Resource Resource
+	// Mapped, if it is not empty, is the permission that a table maps the
+	// request to ("document:read"): a key needs to be granted it, or the
+	// request's own.
+	Mapped string
 	// Context is what the asking application adds to the input's context.
 	// The request's own facts (see [Facts]) win over members of the same name.
 	Context map[string]any

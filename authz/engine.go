@@ -1,10 +1,12 @@
 package authz
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -112,7 +114,11 @@ func narrow(d Decision, r Request) Decision {
 	if !d.Allow || !keyed || grants.Allows(r.Resource.Type, r.Action.Name) {
 		return d
 	}
-	permission := r.Resource.Permission(r.Action.Name)
+	mappedType, mappedAction, mapped := strings.Cut(r.Mapped, ":")
+	if mapped && grants.Allows(mappedType, mappedAction) {
+		return d
+	}
+	permission := cmp.Or(r.Mapped, r.Resource.Permission(r.Action.Name))
 	d = refuse(d, CodeGrantMissing, fmt.Sprintf("key %q is not granted %s", r.subject().identity.Key.Name, permission))
 	d.Reasons[0].Permission = permission
 	return d

@@ -9,7 +9,7 @@
 // # What an author may define
 //
 // The tables data.roles, data.self and data.settings, which are merged with the
-// built-in ones; packages app.<resource type>; and any other package and data.
+// built-in ones; the table data.routes; packages app.<resource type>; and any other package and data.
 // Nothing under data.ostiary, which decides, nor under data.permits, into which
 // [Load] turns the tables so that a permission is one look-up away. Files other
 // than *.rego, data.json, data.yaml and data.yml are not read, nor are tests
@@ -17,6 +17,7 @@
 package policies
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/binary"
@@ -59,6 +60,8 @@ type Bundle struct {
 	Roles map[string]authz.Permissions
 	// AuthorRoles reports whether the author's bundle defines roles.
 	AuthorRoles bool
+	// Routes says which permissions requests through a reverse proxy stand for.
+	Routes Routes
 }
 
 // Load reads the built-in bundle and adds author's (nil for none). settings
@@ -88,6 +91,14 @@ func Load(author fs.FS, settings map[string]any) (Bundle, error) {
 	t := newTables(data)
 	mistakes = append(mistakes, t.merge(added.data, added.source)...)
 	mistakes = append(mistakes, t.configure(settings)...)
+	var routes Routes
+	if table, ok := added.data["routes"]; ok {
+		var errs []error
+		routes, errs = readRoutes(table)
+		for _, err := range errs {
+			mistakes = append(mistakes, fmt.Errorf("%s: %w", cmp.Or(added.source("routes"), "data"), err))
+		}
+	}
 	if len(mistakes) > 0 {
 		return Bundle{}, errors.Join(mistakes...)
 	}
@@ -107,6 +118,7 @@ func Load(author fs.FS, settings map[string]any) (Bundle, error) {
 		Source:      authz.Source{Modules: modules, Data: merged, Revision: revision},
 		Roles:       t.Roles(),
 		AuthorRoles: authorRoles,
+		Routes:      routes,
 	}, nil
 }
 
