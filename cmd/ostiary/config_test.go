@@ -69,8 +69,10 @@ func other(s setting) string {
 		return "127.0.0.1:1234"
 	case "database":
 		return "sqlite:other.db"
-	case "secret", "old_secrets":
+	case "secret", "old_secrets", "forward_auth.secret", "forward_auth.old_secrets":
 		return "0123456789abcdef0123456789abcdef"
+	case "ext_authz_listen":
+		return "127.0.0.1:9191"
 	case "base_url":
 		return "https://auth.example.test"
 	case "policies":
