@@ -30,6 +30,7 @@ var stairs = map[string][]string{
 	"server":             {"server/request", "server/openapi", "server/betterauth", "server/forwardauth", "policies", "authn", "audit", "authz"},
 	".":                  {"server", "server/request", "server/openapi", "server/betterauth", "server/forwardauth", "store", "policies", "authn", "audit", "authz"},
 	"internal/pgtest":    {},
+	"internal/spellings": {},
 	"cmd/ostiary":        {".", "server", "server/request", "server/betterauth", "server/forwardauth", "server/extauthz", "store", "policies", "authn", "audit", "authz"},
 }
 
@@ -55,7 +56,7 @@ var doors = []struct {
 var outside = []string{"e2e", "instances", "proxies", "examples"}
 
 // tools are for tests alone, of any room.
-var tools = []string{"internal/pgtest"}
+var tools = []string{"internal/pgtest", "internal/spellings"}
 
 // listed is a package as `go list -json` tells it.
 type listed struct {

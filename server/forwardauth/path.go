@@ -39,8 +39,8 @@ var ErrAmbiguous = errors.New("the target can be read in more than one way")
 // signs, question marks and number signs that are part of a segment, encoded
 // or not; control characters, white space at either end of a segment, bytes
 // that are not UTF-8 or that had to be escaped and are not, and characters that
-// compatibility folding turns into one of the above; and targets that are not
-// a path, but for an http URL of this very host.
+// compatibility folding turns into a letter or a digit of ASCII or one of the
+// above; and targets that are not a path, but for a URL of this very host.
 func ReadTarget(raw, scheme, host string) (Target, error) {
 	t := Target{Raw: raw}
 	if len(raw) > maxTarget {
@@ -144,9 +144,15 @@ func plain(segment string) bool {
 	if !utf8.ValidString(segment) || strings.TrimSpace(segment) != segment || strings.ContainsFunc(segment, unicode.IsControl) {
 		return false
 	}
-	// Some applications fold "．．／" into "../".
-	folded := norm.NFKC.String(segment)
-	return strings.Trim(folded, ".") != "" && !strings.ContainsAny(folded, `/\%;?#`)
+	if strings.Trim(segment, ".") == "" || strings.ContainsAny(segment, `/\%;?#`) {
+		return false
+	}
+	// Some applications fold "．．／" into "../", and "ａ" into "a".
+	return !strings.ContainsFunc(segment, func(r rune) bool {
+		return r >= utf8.RuneSelf && strings.ContainsFunc(norm.NFKC.String(string(r)), func(r rune) bool {
+			return r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune(` ./\%;?#`, r))
+		})
+	})
 }
 
 // segmentCharacters are the pchar of RFC 3986 that are not letters or digits,
