@@ -629,7 +629,7 @@ func (s *Service) VerifyKey(ctx context.Context, caller Principal, key Secret, w
 			p = used
 		}
 	}
-	if err != nil && !credentialError(err) {
+	if err != nil && !IsCredentialError(err) {
 		return Verification{}, err
 	}
 	v := p.verification(err)

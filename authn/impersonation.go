@@ -117,7 +117,7 @@ func (s *Service) StopImpersonating(ctx context.Context, caller Principal, admin
 	}
 	back, err := s.lookup(ctx, SessionToken, string(admin))
 	switch {
-	case credentialError(err):
+	case IsCredentialError(err):
 		return SignedIn{}, ErrAdminSessionGone
 	case err != nil:
 		return SignedIn{}, err

@@ -72,7 +72,7 @@ func (j Judge) Filter(ctx context.Context, r Request, u Unknown, kind func(Field
 		return Filter{}, ErrNoPolicy
 	}
 	f := Filter{Revision: p.revision, Time: e.clock()}
-	if grants, keyed := r.subject().grants(); keyed && !grants.Allows(r.Resource.Type, r.Action.Name) {
+	if !r.granted() {
 		return f, nil
 	}
 	in, err := input(r, FactsFrom(ctx), f.Time)

@@ -33,6 +33,7 @@ import (
 	"github.com/ostiary/ostiary/directory"
 	"github.com/ostiary/ostiary/policies"
 	"github.com/ostiary/ostiary/server/betterauth"
+	"github.com/ostiary/ostiary/server/forwardauth"
 	"github.com/ostiary/ostiary/server/request"
 )
 
@@ -56,6 +57,7 @@ type Options struct {
 	Version   string
 	Reader    *request.Reader    // credentials, addresses, limits
 	Auth      betterauth.Options // the Better Auth surface
+	Gate      *forwardauth.Gate  // answers reverse proxies, if it is enabled; nil: none
 	// Origins may send writes with a cookie to the native API, besides the
 	// service's own: "https://app.example". The Better Auth surface has its
 	// own list.

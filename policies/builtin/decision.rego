@@ -100,6 +100,13 @@ public if {
 	anonymous
 }
 
+# Routes that data.routes opens to everybody.
+public if {
+	input.resource.type == "route"
+	input.resource.properties.permission == "public"
+	well_formed
+}
+
 # What the application wants to be told or done, on either answer.
 context := data.app[input.resource.type].context if {
 	is_object(data.app[input.resource.type].context)
