@@ -30,6 +30,7 @@ import (
 	"github.com/ostiary/ostiary/policies"
 	"github.com/ostiary/ostiary/server"
 	"github.com/ostiary/ostiary/server/betterauth"
+	"github.com/ostiary/ostiary/server/opa"
 	"github.com/ostiary/ostiary/server/request"
 	"github.com/ostiary/ostiary/store"
 )
@@ -64,6 +65,7 @@ type Options struct {
 
 	Request request.Options    // Secrets are set from above
 	Auth    betterauth.Options // the Better Auth surface
+	OPA     opa.Options        // the OPA-compatible surface
 	Origins []string           // that may use cookies with the native API
 
 	Log     *slog.Logger     // default discards
@@ -162,7 +164,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	i.metrics.Cache(i.authn.CacheStats)
 	if i.handler, err = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
-		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, Version: o.Version, Reader: i.reader, Auth: o.Auth, Origins: o.Origins,
+		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, Version: o.Version, Reader: i.reader, Auth: o.Auth, OPA: o.OPA, Origins: o.Origins,
 		Metrics: i.metrics, Clock: o.Clock,
 	}); err != nil {
 		return nil, err
@@ -267,7 +269,7 @@ func (i *Ostiary) knowsRole(role string) bool {
 	return ok
 }
 
-// Handler is the HTTP API: /api/auth, /v1, /healthz, /readyz, /openapi.json.
+// Handler is the HTTP API: /api/auth, /v1, OPA's paths, /healthz, /readyz, /openapi.json.
 func (i *Ostiary) Handler() http.Handler { return i.handler }
 
 // Metrics serves Prometheus metrics. It belongs on an address of its own.

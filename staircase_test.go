@@ -25,10 +25,11 @@ var stairs = map[string][]string{
 	"server/request":    {"policies", "authn", "audit", "authz"},
 	"server/openapi":    {},
 	"server/betterauth": {"server/request", "policies", "authn", "audit", "authz"},
-	"server":            {"server/request", "server/openapi", "server/betterauth", "policies", "authn", "audit", "authz"},
-	".":                 {"server", "server/request", "server/openapi", "server/betterauth", "store", "policies", "authn", "audit", "authz"},
+	"server/opa":        {"server/request", "policies", "authn", "audit", "authz"},
+	"server":            {"server/request", "server/openapi", "server/betterauth", "server/opa", "policies", "authn", "audit", "authz"},
+	".":                 {"server", "server/request", "server/openapi", "server/betterauth", "server/opa", "store", "policies", "authn", "audit", "authz"},
 	"internal/pgtest":   {},
-	"cmd/ostiary":       {".", "server", "server/request", "server/betterauth", "store", "policies", "authn", "audit", "authz"},
+	"cmd/ostiary":       {".", "server", "server/request", "server/betterauth", "server/opa", "store", "policies", "authn", "audit", "authz"},
 }
 
 // doors says which rooms may import what from outside.
