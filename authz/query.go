@@ -170,6 +170,10 @@ func (e *Engine) Evaluate(ctx context.Context, q Query) (Answer, error) {
 	}
 	v := e.evaluation(ctx, p, q.Options)
 	prepared, err := p.topdown.prepare(ctx, q.Path, q.Options.StrictErrors, v.metrics)
+	if e, ok := errors.AsType[*RegoError](err); ok && e.Stage == Compiling {
+		// The compiler knows that there can be nothing at this path.
+		return Answer{Revision: p.revision}, nil
+	}
 	if err != nil {
 		return Answer{}, err
 	}
