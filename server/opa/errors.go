@@ -86,7 +86,12 @@ func (c *call) fail(err error) {
 		if f := authz.FactsFrom(c.ctx); f != nil {
 			id = f.RequestID
 		}
-		c.Log.ErrorContext(c.ctx, "request failed", "surface", "opa", "error", err, "request", id)
+		if rego, ok := errors.AsType[*authz.RegoError](err); ok {
+			// The caller is told what failed. The text can quote the input.
+			c.Log.WarnContext(c.ctx, "a policy could not answer", "stage", string(rego.Stage), "request", id)
+		} else {
+			c.Log.ErrorContext(c.ctx, "request failed", "surface", "opa", "error", err, "request", id)
+		}
 	}
 	e.write(c.w)
 }
