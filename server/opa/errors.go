@@ -176,6 +176,10 @@ func (h *Handler) NotFound(w http.ResponseWriter, r *http.Request) {
 // MethodNotAllowed answers a method that is not offered, writes above all:
 // data and policies are changed by the bundle. The caller has set Allow.
 func (h *Handler) MethodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodHead {
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
 	message := "this path does not take " + r.Method
 	switch r.Method {
 	case http.MethodPut, http.MethodPatch, http.MethodDelete:
