@@ -14,6 +14,18 @@ type dialect struct {
 	boolType, timeType, sequenceType string
 	nowDefault                       string // with a space before it
 
+	// idKinds are the types that ids may have besides texts.
+	idKinds map[string]idKind
+	// idMade makes the database fill in ids that are not given.
+	idMade map[idKind]string
+	// makes reports whether next works for a table with integer ids; nil: always.
+	makes func(ctx context.Context, conn bun.IDB, table string) (bool, error)
+	// next is an integer id that no row of the table has had.
+	next func(ctx context.Context, conn bun.IDB, table string) (string, error)
+	// idOf is an expression for the id that expr, an expression, spells: NULL
+	// if none. It finds by index.
+	idOf func(kind idKind, expr string) string
+
 	// parameter is the first parameter of a prepared statement.
 	parameter string
 	// oldestFirst orders rows of a table with createdAt and id as they came.
@@ -63,4 +75,7 @@ type watch struct {
 	// limit columns are counters too, but to get or lose one matters.
 	limit   []string
 	columns []column
+	// ends is what must not outlive a row where its id can come again, each
+	// the rest of a DELETE FROM.
+	ends []string
 }
