@@ -32,6 +32,7 @@ import (
 	"github.com/ostiary/ostiary/server"
 	"github.com/ostiary/ostiary/server/betterauth"
 	"github.com/ostiary/ostiary/server/forwardauth"
+	"github.com/ostiary/ostiary/server/opa"
 	"github.com/ostiary/ostiary/server/request"
 	"github.com/ostiary/ostiary/store"
 )
@@ -67,6 +68,7 @@ type Options struct {
 
 	Request request.Options    // Secrets are set from above
 	Auth    betterauth.Options // the Better Auth surface
+	OPA     opa.Options        // the OPA-compatible surface
 	Origins []string           // that may use cookies with the native API
 
 	// Reverse proxies that may ask whether to pass a request on: those at
@@ -187,7 +189,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	i.metrics.Cache(i.authn.CacheStats)
 	if i.handler, err = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Directory: i.directory, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
-		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, Gate: i.gate, Origins: o.Origins,
+		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, OPA: o.OPA, Gate: i.gate, Origins: o.Origins,
 		Metrics: i.metrics, Clock: o.Clock,
 	}); err != nil {
 		return nil, err
@@ -292,8 +294,8 @@ func (i *Ostiary) knowsRole(role string) bool {
 	return ok
 }
 
-// Handler is the HTTP API: /api/auth, /v1, /forward-auth, /healthz, /readyz,
-// /openapi.json.
+// Handler is the HTTP API: /api/auth, /v1, OPA's paths, /forward-auth, /healthz,
+// /readyz, /openapi.json.
 func (i *Ostiary) Handler() http.Handler { return i.handler }
 
 // Metrics serves Prometheus metrics. It belongs on an address of its own.

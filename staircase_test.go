@@ -27,13 +27,14 @@ var stairs = map[string][]string{
 	"server/request":     {"policies", "authn", "audit", "authz"},
 	"server/openapi":     {},
 	"server/betterauth":  {"server/request", "policies", "authn", "audit", "authz"},
+	"server/opa":         {"server/request", "policies", "authn", "audit", "authz", "directory"},
 	"server/forwardauth": {"server/request", "policies", "authn", "audit", "authz"},
 	"server/extauthz":    {"server/forwardauth", "server/request", "policies", "authn", "audit", "authz"},
-	"server":             {"server/request", "server/openapi", "server/betterauth", "server/forwardauth", "policies", "authn", "audit", "authz", "directory"},
-	".":                  {"server", "server/request", "server/openapi", "server/betterauth", "server/forwardauth", "store", "policies", "authn", "audit", "authz", "directory"},
+	"server":             {"server/request", "server/openapi", "server/betterauth", "server/forwardauth", "policies", "authn", "audit", "authz", "directory", "server/opa"},
+	".":                  {"server", "server/request", "server/openapi", "server/betterauth", "server/forwardauth", "store", "policies", "authn", "audit", "authz", "directory", "server/opa"},
 	"internal/pgtest":    {},
 	"internal/spellings": {},
-	"cmd/ostiary":        {".", "server", "server/request", "server/betterauth", "server/forwardauth", "server/extauthz", "store", "policies", "authn", "audit", "authz", "directory"},
+	"cmd/ostiary":        {".", "server", "server/request", "server/betterauth", "server/forwardauth", "server/extauthz", "store", "policies", "authn", "audit", "authz", "directory", "server/opa"},
 }
 
 // doors says which rooms may import what from outside.

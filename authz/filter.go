@@ -3,7 +3,6 @@ package authz
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -53,9 +52,6 @@ const (
 
 // maxConditions bounds how large a filter may become.
 const maxConditions = 2000
-
-// ErrNoPolicy reports that no policy is in force.
-var ErrNoPolicy = errors.New("no policy is in force")
 
 // Filter turns r, with what u names left unknown, into a condition on the things
 // asked about. Properties of the unknown part that r has are taken as those of

@@ -35,7 +35,8 @@ type Policy struct {
 	revision string
 	topdown  *interpreter
 	// decide is what answers requests. Explanations always come from topdown.
-	decide evaluator
+	decide      evaluator
+	entrypoints []Path // as annotated
 
 	reflexive, lossy bool // see careless
 }
@@ -57,7 +58,9 @@ func Compile(ctx context.Context, src Source) (*Policy, error) {
 	modules := make(map[string]*ast.Module, len(src.Modules))
 	var mistakes []error
 	for name, text := range src.Modules {
-		m, err := ast.ParseModuleWithOpts(name, text, ast.ParserOptions{Capabilities: capabilities})
+		// With annotations, so that one that is misspelt is a mistake and not an
+		// entrypoint that quietly is none.
+		m, err := ast.ParseModuleWithOpts(name, text, ast.ParserOptions{Capabilities: capabilities, ProcessAnnotation: true})
 		if err != nil {
 			mistakes = append(mistakes, unjoin(err)...)
 			continue
@@ -103,7 +106,10 @@ func Compile(ctx context.Context, src Source) (*Policy, error) {
 			return nil, fmt.Errorf("query %s: %w", rule, err)
 		}
 	}
-	p := &Policy{revision: src.Revision, topdown: t, decide: t}
+	if err := t.seal(ctx); err != nil {
+		return nil, fmt.Errorf("policy data: %w", err)
+	}
+	p := &Policy{revision: src.Revision, topdown: t, decide: t, entrypoints: entrypoints(compiler)}
 	p.reflexive, p.lossy = careless(compiler.Modules)
 	return p, nil
 }
@@ -137,12 +143,32 @@ func join(mistakes []error) error {
 // interpreter evaluates with OPA's topdown. What it holds is never written
 // after Compile: the read transaction stays open for the life of the policy.
 type interpreter struct {
-	compiler  *ast.Compiler
-	store     storage.Store
-	txn       storage.Transaction
-	base      baseData
-	queries   map[string]ast.Body // compiled, by rule
-	reflexive bool                // see there
+	compiler *ast.Compiler
+	store    storage.Store
+	txn      storage.Transaction
+	base     baseData
+	queries  map[string]ast.Body // compiled, by rule
+	prepared preparedQueries
+}
+
+// seal makes what evaluations share safe to share where they do not read
+// through base: partial evaluation reads the store, and traces are written
+// with the constants of rules in them.
+func (t *interpreter) seal(ctx context.Context) error {
+	data, err := t.store.Read(ctx, t.txn, storage.Path{})
+	if err != nil {
+		return err
+	}
+	if v, ok := data.(ast.Value); ok {
+		seal(v)
+	}
+	for _, m := range t.compiler.Modules {
+		ast.WalkTerms(m, func(term *ast.Term) bool {
+			seal(term.Value)
+			return false
+		})
+	}
+	return nil
 }
 
 func (t *interpreter) query(rule string, input *ast.Term, now time.Time) *topdown.Query {

@@ -6,6 +6,7 @@ package e2e_test
 import (
 	"bytes"
 	"cmp"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -246,6 +247,15 @@ func proxy(t *testing.T, upstream string) (front string) {
 				return err
 			}
 			resp.Body = io.NopCloser(bytes.NewReader(body))
+			if resp.Header.Get("Content-Encoding") == "gzip" {
+				z, err := gzip.NewReader(bytes.NewReader(body))
+				if err != nil {
+					return err
+				}
+				if body, err = io.ReadAll(z); err != nil {
+					return err
+				}
+			}
 			r := resp.Request
 			if err := document.ValidateResponse(r.Method, r.URL.Path, resp.StatusCode, resp.Header.Get("Content-Type"), body); err != nil {
 				mu.Lock()

@@ -27,7 +27,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rctx := s.contexts.Get().(*chi.Context)
 	rctx.Reset()
 	rctx.Routes = s.mux
-	if r.Method == http.MethodHead && !s.ofBetterAuth(r.URL.Path) {
+	if r.Method == http.MethodHead && !s.ofBetterAuth(r.URL.Path) && !s.opa.Owns(r.URL.Path) {
 		rctx.RouteMethod = http.MethodGet // net/http leaves the body out
 	}
 	r = r.WithContext(context.WithValue(ctx, chi.RouteCtxKey, rctx))
@@ -54,7 +54,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		gate.ServeHTTP(x, r)
 		return
 	}
-	if !plain(r.URL) {
+	if !plain(r.URL, s.opa.Owns(r.URL.EscapedPath())) {
 		if s.ofBetterAuth(r.URL.Path) {
 			x.WriteHeader(http.StatusNotFound) // as Better Auth answers what it does not route
 			return
@@ -67,6 +67,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case s.ofBetterAuth(r.URL.Path):
 			betterauth.WriteError(x, err)
+		case s.opa.Owns(r.URL.Path):
+			s.opa.WriteError(x, err)
 		case ok:
 			writeProblem(x, problem(http.StatusBadRequest, CodeInvalid, bad.Field+" "+bad.Reason))
 		default:
@@ -119,6 +121,8 @@ func (s *server) recovered(x *request.Exchange, r *http.Request, failure any) an
 		return http.ErrAbortHandler
 	case s.ofBetterAuth(r.URL.Path):
 		x.WriteHeader(http.StatusInternalServerError)
+	case s.opa.Owns(r.URL.Path):
+		s.opa.WriteError(x, nil)
 	default:
 		WriteError(x, nil, authn.Principal{})
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/ostiary/ostiary/authz"
@@ -36,8 +37,10 @@ type filterResponse struct {
 // Targets of filters.
 const (
 	targetUCAST = "ucast"
-	targetSQL   = "sql+" // and the dialect
+	targetSQL   = "sql+" // and one of dialects
 )
+
+var dialects = []string{"mysql", "postgresql", "sqlite"}
 
 var fieldKinds = map[string]authz.FieldKind{"text": authz.Text, "number": authz.Number, "boolean": authz.Boolean}
 
@@ -80,7 +83,7 @@ func (s *server) filter(c *call) error {
 		}
 	}
 	dialect, sql := strings.CutPrefix(in.Target.value, targetSQL)
-	if !sql && in.Target.value != targetUCAST {
+	if sql = sql && slices.Contains(dialects, dialect); !sql && in.Target.value != targetUCAST {
 		return invalid("/target", "must be one of sql+mysql, sql+postgresql, sql+sqlite and ucast")
 	}
 	f, err := s.Engine.Filter(c.ctx, authz.Request{

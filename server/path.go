@@ -13,7 +13,10 @@ import (
 //
 // Everything a static route consists of has to stand in clear text, so a
 // plain path is routed by the very bytes that were sent.
-func plain(u *url.URL) bool {
+//
+// With slashes, a segment may contain an escaped slash: in OPA's API it is a
+// part of a name, and is told to the policy as such.
+func plain(u *url.URL, slashes bool) bool {
 	p := u.EscapedPath()
 	if u.RawPath != "" && u.RawPath != p {
 		return false // somebody changed Path alone; chi would route by RawPath
@@ -29,7 +32,8 @@ func plain(u *url.URL) bool {
 			}
 		case c == '%':
 			// EscapedPath yields valid escapes only.
-			if !escapable(unhex(p[i+1])<<4 | unhex(p[i+2])) {
+			c := unhex(p[i+1])<<4 | unhex(p[i+2])
+			if !escapable(c) && !(slashes && c == '/') {
 				return false
 			}
 			i += 2

@@ -34,22 +34,38 @@ func TestOnlyThePlainSpellingOfAPathIsRouted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !plain(u) {
+		if !plain(u, false) {
 			t.Errorf("%q was refused", path)
 		}
 	}
 	for _, path := range others {
 		// What net/http cannot parse it answers with 400 by itself.
-		if u, err := url.ParseRequestURI(path); err == nil && plain(u) {
+		if u, err := url.ParseRequestURI(path); err == nil && plain(u, false) {
 			t.Errorf("%q was taken for plain", path)
 		}
 		// A middleware may hand on a URL that never was a text.
-		if path != "" && plain(&url.URL{Path: "/v1/me", RawPath: path}) && path != "/v1/me" {
+		if path != "" && plain(&url.URL{Path: "/v1/me", RawPath: path}, false) && path != "/v1/me" {
 			t.Errorf("raw path %q beside another path was taken for plain", path)
 		}
 	}
-	if plain(&url.URL{Opaque: "/v1/me"}) {
+	if plain(&url.URL{Opaque: "/v1/me"}, false) {
 		t.Error("an opaque URL was taken for plain")
+	}
+}
+
+// In OPA's API a name may contain a slash. Nothing else is let through there.
+func TestEscapedSlashesArePartsOfNamesWhereTheyMayBe(t *testing.T) {
+	for path, want := range map[string]bool{
+		"/v1/data/app/a%2Fb": true, "/v1/data/a%2fb": true, "/v1/data/%2e%2e/x": false, "/v1/data/a%5cb": false, "/v1/data//a": false,
+		"/v1/data/a%252fb": false, "/v1/data/../me": false, "/v1/data/a%00": false,
+	} {
+		u, err := url.ParseRequestURI(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := plain(u, true); got != want {
+			t.Errorf("%s: got %v, want %v", path, got, want)
+		}
 	}
 }
 
@@ -60,7 +76,7 @@ func FuzzPlainPathsMeanOneThing(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, path string) {
 		u, err := url.ParseRequestURI(path)
-		if err != nil || !plain(u) {
+		if err != nil || !plain(u, false) {
 			return
 		}
 		// Whoever normalises a plain path ends up with the same path.

@@ -34,6 +34,7 @@ import (
 	"github.com/ostiary/ostiary/policies"
 	"github.com/ostiary/ostiary/server/betterauth"
 	"github.com/ostiary/ostiary/server/forwardauth"
+	"github.com/ostiary/ostiary/server/opa"
 	"github.com/ostiary/ostiary/server/request"
 )
 
@@ -58,6 +59,7 @@ type Options struct {
 	Reader    *request.Reader    // credentials, addresses, limits
 	Auth      betterauth.Options // the Better Auth surface
 	Gate      *forwardauth.Gate  // answers reverse proxies, if it is enabled; nil: none
+	OPA       opa.Options        // the OPA-compatible surface
 	// Origins may send writes with a cookie to the native API, besides the
 	// service's own: "https://app.example". The Better Auth surface has its
 	// own list.
@@ -72,6 +74,7 @@ type server struct {
 	contexts sync.Pool // of *chi.Context
 	origins  *http.CrossOriginProtection
 	base     string // path of the Better Auth surface
+	opa      *opa.Handler
 }
 
 // New returns the handler of all surfaces.
@@ -91,6 +94,11 @@ func New(o Options) (http.Handler, error) {
 		}
 	}
 	auth, err := betterauth.New(o.Auth, o.Reader, o.Authn, o.Engine, s.Log)
+	errs = append(errs, err)
+	s.opa, err = opa.New(o.OPA, opa.Parts{
+		Reader: o.Reader, Authn: o.Authn, Engine: o.Engine, Directory: o.Directory, Policies: o.Policies,
+		Origins: s.origins, Ready: o.Ready, Version: o.Version, Log: s.Log,
+	})
 	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -121,6 +129,7 @@ func New(o Options) (http.Handler, error) {
 	s.native(http.MethodPut, "/v1/entities/{type}/*", s.putEntity)
 	s.native(http.MethodDelete, "/v1/entities/{type}/*", s.deleteEntity)
 
+	s.opa.Mount(s.mux.Method)
 	s.betterAuth(auth)
 	return s, nil
 }
@@ -163,6 +172,10 @@ func (s *server) Find(rctx *chi.Context, method, path string) string {
 var _ chi.Routes = (*server)(nil)
 
 func (s *server) notFound(w http.ResponseWriter, r *http.Request) {
+	if s.opa.Owns(r.URL.Path) && r.URL.Path != "/" {
+		s.opa.NotFound(w, r)
+		return
+	}
 	writeProblem(w, problem(http.StatusNotFound, CodeNotFound, "there is nothing at this path"))
 }
 
@@ -171,11 +184,15 @@ var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.Me
 // methodNotAllowed answers OPTIONS too: with what is allowed, and without
 // CORS headers, which are the business of a proxy in front.
 func (s *server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/" { // where OPA's clients ask for the default decision, and nothing else is
+		s.notFound(w, r)
+		return
+	}
 	var allow []string
 	for _, m := range methods {
 		if s.mux.Match(chi.NewRouteContext(), m, r.URL.Path) {
 			allow = append(allow, m)
-			if m == http.MethodGet {
+			if m == http.MethodGet && !s.opa.Owns(r.URL.Path) {
 				allow = append(allow, http.MethodHead)
 			}
 		}
@@ -184,6 +201,10 @@ func (s *server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Allow", strings.Join(allow, ", "))
 	if r.Method == http.MethodOptions {
 		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	if s.opa.Owns(r.URL.Path) {
+		s.opa.MethodNotAllowed(w, r)
 		return
 	}
 	writeProblem(w, problem(http.StatusMethodNotAllowed, CodeMethodNotAllowed, "this path does not take "+r.Method))

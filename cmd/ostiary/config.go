@@ -141,6 +141,11 @@ type config struct {
 		Retention time.Duration `key:"retention" help:"how long decision records are kept; 0s is for ever"`
 	} `key:"decisions"`
 
+	OPA struct {
+		Query       bool     `key:"query" help:"answer ad hoc queries (/v1/query) for callers with access:evaluate and policy:test"`
+		Entrypoints []string `key:"entrypoints" help:"documents that OPA clients may ask for, as app/document/allow, beside the rules that are annotated entrypoint: true"`
+	} `key:"opa"`
+
 	Cache struct {
 		Size  int           `key:"size" help:"callers remembered, and as many users and entities that were asked about; 0 remembers none"`
 		Life  time.Duration `key:"life" help:"the longest one is remembered unasked"`

@@ -18,6 +18,7 @@ import (
 	"github.com/ostiary/ostiary/directory"
 	"github.com/ostiary/ostiary/policies"
 	"github.com/ostiary/ostiary/server/betterauth"
+	"github.com/ostiary/ostiary/server/opa"
 	"github.com/ostiary/ostiary/server/request"
 	"github.com/ostiary/ostiary/store"
 	"github.com/spf13/cobra"
@@ -163,6 +164,10 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 			DeleteUser:      c.DeleteUser,
 			BannedMessage:   c.Ban.Message,
 			MinKeyLength:    c.Keys.Length,
+		},
+		OPA: opa.Options{
+			Query:       c.OPA.Query,
+			Entrypoints: c.OPA.Entrypoints,
 		},
 		Authn: authn.Options{
 			SessionLife:          c.Session.Life,

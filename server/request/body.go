@@ -1,11 +1,14 @@
 package request
 
 import (
+	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
@@ -37,6 +40,31 @@ func (rd *Reader) Body(r *http.Request) ([]byte, error) {
 	}
 	return data, nil
 }
+
+// Inflated is Body with Content-Encoding: gzip undone. The limit counts before
+// and after: a few kilobytes can hold gigabytes.
+func (rd *Reader) Inflated(r *http.Request) ([]byte, error) {
+	data, err := rd.Body(r)
+	if err != nil || !strings.Contains(r.Header.Get("Content-Encoding"), "gzip") {
+		return data, err
+	}
+	z, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSyntax, err)
+	}
+	data, err = io.ReadAll(io.LimitReader(z, rd.maxBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSyntax, err)
+	}
+	if int64(len(data)) > rd.maxBody {
+		return nil, ErrTooLarge
+	}
+	return data, nil
+}
+
+// TooDeep reports whether a JSON text nests deeper than MaxDepth, for those
+// who decode it in their own way.
+func (rd *Reader) TooDeep(text []byte) bool { return tooDeep(text, rd.maxDepth) }
 
 // Decode reads a JSON body into v, strictly: application/json only, valid
 // UTF-8, no member twice. Members that v does not know are an error if opts
