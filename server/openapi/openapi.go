@@ -174,12 +174,8 @@ func (d *Document) find(method, path string) (*Operation, bool) {
 	return nil, false
 }
 
-// matches reports whether path is one of template. A last {path} stands for
-// one or more segments, which OpenAPI has no way to say.
+// matches reports whether path is one of template.
 func matches(template, path []string) bool {
-	if last := len(template) - 1; template[last] == "{path}" && len(path) > len(template) {
-		path = path[:len(template)]
-	}
 	if len(template) != len(path) {
 		return false
 	}
