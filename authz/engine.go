@@ -53,15 +53,28 @@ func (e *Engine) Decide(ctx context.Context, r Request) (Decision, error) {
 
 // DecideAll decides each request under one and the same policy, in order.
 func (e *Engine) DecideAll(ctx context.Context, rs []Request) ([]Decision, error) {
-	p := e.policy.Load()
+	now := e.Now()
 	ds := make([]Decision, len(rs))
 	for i, r := range rs {
 		var err error
-		if ds[i], err = e.decide(ctx, p, r); err != nil {
+		if ds[i], err = now.Decide(ctx, r); err != nil {
 			return nil, err
 		}
 	}
 	return ds, nil
+}
+
+// Now returns a Decider that answers by the policy that is in force now, however
+// long it is used: questions that belong together are answered by one policy.
+func (e *Engine) Now() Decider { return underPolicy{e, e.policy.Load()} }
+
+type underPolicy struct {
+	engine *Engine
+	policy *Policy
+}
+
+func (u underPolicy) Decide(ctx context.Context, r Request) (Decision, error) {
+	return u.engine.decide(ctx, u.policy, r)
 }
 
 func (e *Engine) decide(ctx context.Context, p *Policy, r Request) (Decision, error) {
