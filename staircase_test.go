@@ -24,11 +24,12 @@ var stairs = map[string][]string{
 	"store":             {"policies", "authn", "audit", "authz"},
 	"server/request":    {"policies", "authn", "audit", "authz"},
 	"server/openapi":    {},
+	"server/authzen":    {"server/request", "directory", "policies", "authn", "audit", "authz"},
 	"server/betterauth": {"server/request", "policies", "authn", "audit", "authz"},
-	"server":            {"server/request", "server/openapi", "server/betterauth", "policies", "authn", "audit", "authz"},
-	".":                 {"server", "server/request", "server/openapi", "server/betterauth", "store", "policies", "authn", "audit", "authz"},
+	"server":            {"directory", "server/request", "server/openapi", "server/authzen", "server/betterauth", "policies", "authn", "audit", "authz"},
+	".":                 {"server", "server/request", "server/openapi", "server/authzen", "server/betterauth", "store", "policies", "authn", "audit", "authz"},
 	"internal/pgtest":   {},
-	"cmd/ostiary":       {".", "server", "server/request", "server/betterauth", "store", "policies", "authn", "audit", "authz"},
+	"cmd/ostiary":       {".", "server", "server/request", "server/authzen", "server/betterauth", "store", "policies", "authn", "audit", "authz"},
 }
 
 // doors says which rooms may import what from outside.

@@ -59,9 +59,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case s.ofBetterAuth(r.URL.Path):
 			betterauth.WriteError(x, err)
 		case ok:
-			writeProblem(x, problem(http.StatusBadRequest, CodeInvalid, bad.Field+" "+bad.Reason))
+			s.fail(x, r, problem(http.StatusBadRequest, CodeInvalid, bad.Field+" "+bad.Reason))
 		default:
-			WriteError(x, err, authn.Principal{})
+			s.fail(x, r, problemOf(err, authn.Principal{}))
 		}
 		return
 	}
@@ -103,7 +103,7 @@ func (s *server) recovered(x *request.Exchange, r *http.Request, failure any) an
 	case s.ofBetterAuth(r.URL.Path):
 		x.WriteHeader(http.StatusInternalServerError)
 	default:
-		WriteError(x, nil, authn.Principal{})
+		s.fail(x, r, problemOf(nil, authn.Principal{}))
 	}
 	return nil
 }

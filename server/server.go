@@ -30,19 +30,22 @@ import (
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/directory"
 	"github.com/ostiary/ostiary/policies"
+	"github.com/ostiary/ostiary/server/authzen"
 	"github.com/ostiary/ostiary/server/betterauth"
 	"github.com/ostiary/ostiary/server/request"
 )
 
 // Options is what the server stands on.
 type Options struct {
-	Authn    *authn.Service
-	Engine   *authz.Engine
-	Policies *policies.Library
-	Audit    audit.Store // reads decisions
-	Log      *slog.Logger
-	Ready    func(ctx context.Context) error // nil error: ready
+	Authn     *authn.Service
+	Engine    *authz.Engine
+	Policies  *policies.Library
+	Directory *directory.Service
+	Audit     audit.Store // reads decisions
+	Log       *slog.Logger
+	Ready     func(ctx context.Context) error // nil error: ready
 	// AtLeast waits, bounded, until the store's state of a revision is known
 	// here. nil: it always is.
 	AtLeast func(ctx context.Context, revision int64) error
@@ -52,6 +55,7 @@ type Options struct {
 	Version string
 	Reader  *request.Reader    // credentials, addresses, limits
 	Auth    betterauth.Options // the Better Auth surface
+	AuthZEN authzen.Options    // the AuthZEN surface; Clock is set from below
 	// Origins may send writes with a cookie to the native API, besides the
 	// service's own: "https://app.example". The Better Auth surface has its
 	// own list.
@@ -66,6 +70,7 @@ type server struct {
 	contexts sync.Pool // of *chi.Context
 	origins  *http.CrossOriginProtection
 	base     string // path of the Better Auth surface
+	zen      *authzen.Surface
 }
 
 // New returns the handler of all surfaces.
@@ -78,6 +83,7 @@ func New(o Options) (http.Handler, error) {
 	if s.Clock == nil {
 		s.Clock = time.Now
 	}
+	o.AuthZEN.Clock = s.Clock
 	var errs []error
 	for _, origin := range o.Origins {
 		if err := s.origins.AddTrustedOrigin(origin); err != nil {
@@ -85,6 +91,8 @@ func New(o Options) (http.Handler, error) {
 		}
 	}
 	auth, err := betterauth.New(o.Auth, o.Reader, o.Authn, o.Engine, s.Log)
+	errs = append(errs, err)
+	s.zen, err = authzen.New(o.AuthZEN, o.Reader, o.Engine, o.Directory)
 	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -108,6 +116,7 @@ func New(o Options) (http.Handler, error) {
 	s.native(http.MethodGet, "/v1/events", s.events)
 	s.native(http.MethodGet, "/v1/roles", s.roles)
 
+	s.authZEN()
 	s.betterAuth(auth)
 	return s, nil
 }
@@ -150,7 +159,7 @@ func (s *server) Find(rctx *chi.Context, method, path string) string {
 var _ chi.Routes = (*server)(nil)
 
 func (s *server) notFound(w http.ResponseWriter, r *http.Request) {
-	writeProblem(w, problem(http.StatusNotFound, CodeNotFound, "there is nothing at this path"))
+	s.fail(w, r, problem(http.StatusNotFound, CodeNotFound, "there is nothing at this path"))
 }
 
 var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
@@ -167,11 +176,23 @@ func (s *server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	allow = append(slices.Compact(allow), http.MethodOptions)
+	allow = slices.Compact(allow)
+	if !s.zen.Owns(r.URL.Path) {
+		allow = append(allow, http.MethodOptions)
+	}
 	w.Header().Set("Allow", strings.Join(allow, ", "))
-	if r.Method == http.MethodOptions {
+	if slices.Contains(allow, r.Method) { // OPTIONS
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	writeProblem(w, problem(http.StatusMethodNotAllowed, CodeMethodNotAllowed, "this path does not take "+r.Method))
+	s.fail(w, r, problem(http.StatusMethodNotAllowed, CodeMethodNotAllowed, "this path does not take "+r.Method))
+}
+
+// fail answers p as the surface does that owns the path.
+func (s *server) fail(w http.ResponseWriter, r *http.Request, p *Problem) {
+	if s.zen.Owns(r.URL.Path) {
+		writeAuthZENError(w, p)
+		return
+	}
+	writeProblem(w, p)
 }
