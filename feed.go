@@ -19,7 +19,7 @@ import (
 // revoked elsewhere can live here, whatever becomes of the feed.
 type feed struct {
 	db    *store.DB
-	authn *authn.Service
+	rooms []remembering
 	lease time.Duration
 	clock func() time.Time
 	log   *slog.Logger
@@ -33,6 +33,12 @@ type feed struct {
 	seen map[int64]struct{} // the numbers that the last look was told
 }
 
+// remembering is a room that remembers what it read from the store.
+type remembering interface {
+	Forget(kind, id string)
+	TrustUntil(t time.Time)
+}
+
 type completedLook struct {
 	number   uint64 // it was the how-manieth to begin
 	at       time.Time
@@ -43,8 +49,8 @@ type completedLook struct {
 // is cheaper than catching up.
 const most = 10_000
 
-func newFeed(db *store.DB, authn *authn.Service, lease time.Duration, clock func() time.Time, log *slog.Logger) *feed {
-	f := &feed{db: db, authn: authn, lease: lease, clock: clock, log: log, turn: make(chan struct{}, 1)}
+func newFeed(db *store.DB, lease time.Duration, clock func() time.Time, log *slog.Logger, rooms ...remembering) *feed {
+	f := &feed{db: db, rooms: rooms, lease: lease, clock: clock, log: log, turn: make(chan struct{}, 1)}
 	f.last.Store(&completedLook{})
 	return f
 }
@@ -105,13 +111,13 @@ func (f *feed) look(ctx context.Context) error {
 	}
 	if len(changes) == most || this.at.Sub(f.last.Load().at) > f.lease {
 		// After a gap nothing that is remembered can be trusted.
-		f.authn.Forget("", "")
+		f.forget("", "")
 	}
 	seen := make(map[int64]struct{}, len(changes))
 	for _, c := range changes {
 		seen[c.Seq] = struct{}{}
 		if _, again := f.seen[c.Seq]; !again {
-			f.authn.Forget(c.Kind, c.ID)
+			f.forget(c.Kind, c.ID)
 		}
 	}
 	// Whatever the next look is told a second time was in this one.
@@ -123,7 +129,15 @@ func (f *feed) look(ctx context.Context) error {
 
 func (f *feed) completed(l *completedLook) {
 	f.last.Store(l)
-	f.authn.TrustUntil(l.at.Add(f.lease))
+	for _, room := range f.rooms {
+		room.TrustUntil(l.at.Add(f.lease))
+	}
+}
+
+func (f *feed) forget(kind, id string) {
+	for _, room := range f.rooms {
+		room.Forget(kind, id)
+	}
 }
 
 // state is how long ago the last completed look began, and the newest change

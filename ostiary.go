@@ -27,6 +27,7 @@ import (
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/directory"
 	"github.com/ostiary/ostiary/policies"
 	"github.com/ostiary/ostiary/server"
 	"github.com/ostiary/ostiary/server/authzen"
@@ -54,7 +55,8 @@ type Options struct {
 	PoliciesDir string
 	Settings    map[string]any // wins over data.settings of the bundles
 
-	Authn            authn.Options // Clock and Log are set from below
+	Authn            authn.Options     // Clock and Log are set from below
+	Directory        directory.Options // Clock, Actions and what is remembered are set from here
 	Audit            audit.Options
 	DecisionDeadline time.Duration // default 1s
 	// DecisionRetention is how long decision records are kept; zero is for ever.
@@ -75,19 +77,20 @@ type Options struct {
 
 // Ostiary is an open instance. Its methods are safe for concurrent use.
 type Ostiary struct {
-	db       *store.DB
-	log      *audit.Log
-	engine   *authz.Engine
-	library  *policies.Library
-	authn    *authn.Service
-	reader   *request.Reader
-	handler  http.Handler
-	metrics  *server.Metrics
-	feed     *feed
-	stop     context.CancelFunc
-	running  sync.WaitGroup
-	closing  sync.Once
-	closeErr error
+	db        *store.DB
+	log       *audit.Log
+	engine    *authz.Engine
+	library   *policies.Library
+	authn     *authn.Service
+	directory *directory.Service
+	reader    *request.Reader
+	handler   http.Handler
+	metrics   *server.Metrics
+	feed      *feed
+	stop      context.CancelFunc
+	running   sync.WaitGroup
+	closing   sync.Once
+	closeErr  error
 }
 
 // Open opens an instance. Its mistakes are reported together. ctx bounds
@@ -130,7 +133,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 		// The rest can still be checked, so that all mistakes come at once.
 	}
 	i.log = audit.NewLog(i.db, o.Audit)
-	i.engine = authz.NewEngine(authz.Options{Deadline: o.DecisionDeadline, Recorder: i.log, Clock: o.Clock})
+	i.engine = authz.NewEngine(authz.Options{Deadline: o.DecisionDeadline, Recorder: i.log, Clock: o.Clock, Describe: i.describe})
 
 	o.Authn.Log, o.Authn.Clock = o.Log, o.Clock
 	if o.Authn.KnownRoles == nil {
@@ -139,6 +142,13 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	var failed error
 	if i.authn, failed = authn.New(o.Authn, i.db, i.engine); failed != nil {
 		mistakes = append(mistakes, failed)
+	}
+	if i.authn != nil {
+		o.Directory.Clock, o.Directory.CacheSize, o.Directory.CacheTTL = o.Clock, o.Authn.CacheSize, o.Authn.CacheTTL
+		o.Directory.Actions = func(resourceType string) []string { return i.library.Bundle().Actions(resourceType) }
+		if i.directory, failed = directory.New(o.Directory, i.db, i.engine, i.authn); failed != nil {
+			mistakes = append(mistakes, failed)
+		}
 	}
 	if i.library, failed = policies.Open(ctx, policies.Options{
 		Engine: i.engine, FS: o.Policies, Dir: o.PoliciesDir, Settings: settings(o), Log: o.Log,
@@ -158,12 +168,12 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	if err := errors.Join(mistakes...); err != nil {
 		return nil, err
 	}
-	i.feed = newFeed(i.db, i.authn, o.Lease, o.Clock, o.Log)
+	i.feed = newFeed(i.db, o.Lease, o.Clock, o.Log, i.authn, i.directory)
 	i.metrics = server.NewMetrics()
 	i.metrics.Audit(i.log.Lost, i.log.Waiting)
 	i.metrics.Cache(i.authn.CacheStats)
 	if i.handler, err = server.New(server.Options{
-		Authn: i.authn, Engine: i.engine, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
+		Authn: i.authn, Engine: i.engine, Directory: i.directory, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
 		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, Version: o.Version, Reader: i.reader, Auth: o.Auth, AuthZEN: o.AuthZEN, Origins: o.Origins,
 		Metrics: i.metrics, Clock: o.Clock,
 	}); err != nil {
@@ -278,13 +288,28 @@ func (i *Ostiary) Metrics() http.Handler { return i.metrics }
 // Authn manages users, sessions and keys.
 func (i *Ostiary) Authn() *authn.Service { return i.authn }
 
+// Directory keeps what applications tell of their subjects and resources,
+// makes subjects of those whom a caller names, and searches.
+func (i *Ostiary) Directory() *directory.Service { return i.directory }
+
 // Policies tells and reloads the rules in force.
 func (i *Ostiary) Policies() *policies.Library { return i.library }
 
 // Decisions reads decision records and events.
 func (i *Ostiary) Decisions() audit.Store { return i.log.Reader() }
 
-// Decide implements [authz.Decider].
+// describe is what the engine asks about resources. The directory is made
+// after the engine that it asks, and before anybody can ask either.
+func (i *Ostiary) describe(ctx context.Context, r authz.Resource, action string) (authz.Resource, error) {
+	r, err := i.directory.Describe(ctx, r, action)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, authn.ErrUnavailable) {
+		err = fmt.Errorf("%w: %w", authn.ErrUnavailable, err)
+	}
+	return r, err
+}
+
+// Decide implements [authz.Decider]. What the store knows of the resource fills
+// what r leaves out, or wins where it is Ostiary's own.
 func (i *Ostiary) Decide(ctx context.Context, r authz.Request) (authz.Decision, error) {
 	return i.engine.Decide(ctx, r)
 }

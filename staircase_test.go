@@ -18,18 +18,20 @@ const module = "github.com/ostiary/ostiary"
 // package takes its place here first. The root is ".".
 var stairs = map[string][]string{
 	"authz":             {},
+	"memory":            {},
 	"audit":             {"authz"},
-	"authn":             {"audit", "authz"},
+	"authn":             {"audit", "authz", "memory"},
+	"directory":         {"authn", "audit", "authz", "memory"},
 	"policies":          {"authn", "audit", "authz"},
-	"store":             {"policies", "authn", "audit", "authz"},
+	"store":             {"policies", "directory", "authn", "audit", "authz"},
 	"server/request":    {"policies", "authn", "audit", "authz"},
 	"server/openapi":    {},
 	"server/authzen":    {"server/request", "directory", "policies", "authn", "audit", "authz"},
 	"server/betterauth": {"server/request", "policies", "authn", "audit", "authz"},
-	"server":            {"directory", "server/request", "server/openapi", "server/authzen", "server/betterauth", "policies", "authn", "audit", "authz"},
-	".":                 {"server", "server/request", "server/openapi", "server/authzen", "server/betterauth", "store", "policies", "authn", "audit", "authz"},
+	"server":            {"server/request", "server/openapi", "server/authzen", "server/betterauth", "policies", "directory", "authn", "audit", "authz"},
+	".":                 {"server", "server/request", "server/openapi", "server/authzen", "server/betterauth", "store", "policies", "directory", "authn", "audit", "authz"},
 	"internal/pgtest":   {},
-	"cmd/ostiary":       {".", "server", "server/request", "server/authzen", "server/betterauth", "store", "policies", "authn", "audit", "authz"},
+	"cmd/ostiary":       {".", "server", "server/request", "server/authzen", "server/betterauth", "store", "policies", "directory", "authn", "audit", "authz"},
 }
 
 // doors says which rooms may import what from outside.

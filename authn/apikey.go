@@ -385,7 +385,7 @@ func (s *Service) permitKey(ctx context.Context, caller Principal, id, action st
 	k, err := s.store.Key(ctx, id)
 	switch {
 	case err == nil:
-		r.Properties = keyFacts(&k)
+		r.Properties, r.Known = keyFacts(&k), true
 		if change != nil {
 			change(r.Properties)
 		}

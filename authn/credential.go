@@ -70,7 +70,10 @@ func (s *Service) Authenticate(ctx context.Context, c Credential) (Principal, er
 // Forget drops what is remembered of a row that changed. kind is "user",
 // "session" or "key"; an empty id means all of the kind, an empty kind everything.
 func (s *Service) Forget(kind, id string) {
-	s.cache.forget(kind, id)
+	s.cache.Forget(kind, id)
+	if kind == "user" || kind == "" {
+		s.known.Forget(kind, id)
+	}
 	switch kind {
 	case "key":
 		s.uses.forget(id)
@@ -84,7 +87,10 @@ func (s *Service) Forget(kind, id string) {
 // program that carries the changes of others to Forget calls it after each
 // time that it has, so that a feed that stopped can't keep a revoked
 // credential alive. Without a call there is no bound but the cache's own.
-func (s *Service) TrustUntil(t time.Time) { s.cache.trusted.Store(&t) }
+func (s *Service) TrustUntil(t time.Time) {
+	s.cache.TrustUntil(t)
+	s.known.TrustUntil(t)
+}
 
 // CacheStats tells how many credentials were resolved from memory, and how
 // many from the store.
@@ -101,8 +107,8 @@ func (s *Service) lookup(ctx context.Context, kind Kind, secret string) (*princi
 	}
 	d := digestOf(secret)
 	now := s.o.Clock()
-	p := s.cache.get(d, now)
-	if p == nil || (kind != Bearer && kind != p.presented) {
+	p, ok := s.cache.Get(d, now)
+	if !ok || (kind != Bearer && kind != p.presented) {
 		s.cache.hits.RecordMisses(1)
 		var err error
 		if p, err = s.fill(ctx, kind, secret, d); err != nil {
@@ -125,7 +131,7 @@ func (s *Service) fill(ctx context.Context, kind Kind, secret string, d digest) 
 	for {
 		// The generation is taken before the store is read: a revocation that
 		// lands between the read and the put must win.
-		generation := s.cache.generation()
+		generation := s.cache.Generation()
 		type outcome struct {
 			p        *principal
 			err      error
@@ -136,7 +142,7 @@ func (s *Service) fill(ctx context.Context, kind Kind, secret string, d digest) 
 			if err == nil {
 				now := s.o.Clock()
 				if p.refusal(now, s.o.Keys.Retention) == nil {
-					s.cache.put(generation, d, p, now)
+					s.cache.Put(generation, d, p, now)
 				}
 			}
 			return outcome{p, err, err != nil && ctx.Err() != nil}, nil

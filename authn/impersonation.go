@@ -86,13 +86,13 @@ func (s *Service) impersonationStands(ctx context.Context, sess *Session, key *A
 // permitImpersonation asks whether who may impersonate u: user:impersonate,
 // and impersonate-admins for administrators.
 func (s *Service) permitImpersonation(ctx context.Context, who *authz.Subject, u *User, r authz.Resource) error {
-	if _, err := s.ask(ctx, who, "impersonate", r); err != nil {
+	if _, err := ask(ctx, s.engine, who, "impersonate", r); err != nil {
 		return err
 	}
 	if !s.admin(u) {
 		return nil
 	}
-	_, err := s.ask(ctx, who, "impersonate-admins", r)
+	_, err := ask(ctx, s.engine, who, "impersonate-admins", r)
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/memory"
 )
 
 // Principal is who is calling, proven. The zero Principal is anonymous.
@@ -128,18 +129,18 @@ func (p *principal) refusal(now time.Time, retention time.Duration) error {
 }
 
 // refs are the rows that p is made of.
-func (p *principal) refs() []ref {
-	var refs []ref
+func (p *principal) refs() []memory.Ref {
+	var refs []memory.Ref
 	if p.user != nil {
-		refs = append(refs, ref{"user", p.user.ID})
+		refs = append(refs, memory.Ref{Kind: "user", ID: p.user.ID})
 	}
 	if p.key != nil {
-		refs = append(refs, ref{"key", p.key.ID})
+		refs = append(refs, memory.Ref{Kind: "key", ID: p.key.ID})
 	}
 	if p.session != nil {
-		refs = append(refs, ref{"session", p.session.ID})
+		refs = append(refs, memory.Ref{Kind: "session", ID: p.session.ID})
 		if p.session.ImpersonatedBy != nil {
-			refs = append(refs, ref{"user", *p.session.ImpersonatedBy})
+			refs = append(refs, memory.Ref{Kind: "user", ID: *p.session.ImpersonatedBy})
 		}
 	}
 	return refs
@@ -213,16 +214,8 @@ func (s *Service) ofKey(k APIKey, owner User, digest string, ends *time.Time) (*
 
 // subject is what policies see of u with this session and key.
 func (s *Service) subject(u *User, credential string, sess *Session, key *APIKey) (*authz.Subject, error) {
-	id := authz.Identity{
-		Type:       u.subjectType(),
-		ID:         u.ID,
-		Credential: credential,
-		Roles:      s.roles(u),
-		User: &authz.UserFacts{
-			ID: u.ID, Name: u.Name, Email: u.Email, EmailVerified: u.EmailVerified,
-			Username: value(u.Username), Banned: u.BannedAt(s.now()), CreatedAt: u.CreatedAt, Attributes: u.Attributes,
-		},
-	}
+	id := s.identity(u)
+	id.Credential = credential
 	if sess != nil {
 		id.Session = &authz.SessionFacts{
 			ID: sess.ID, CreatedAt: sess.CreatedAt, ExpiresAt: sess.ExpiresAt,

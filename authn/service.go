@@ -26,6 +26,7 @@ type Service struct {
 	store     Store
 	engine    Engine
 	cache     *cache
+	known     *known
 	touches   touches
 	uses      uses
 	passwords *passwords
@@ -47,6 +48,7 @@ func New(o Options, store Store, engine Engine) (*Service, error) {
 		store:     store,
 		engine:    engine,
 		cache:     newCache(o.CacheSize, o.CacheTTL),
+		known:     newKnown(&o),
 		passwords: newPasswords(o.HashMemory, o.HashWait, o.Log),
 		accounts:  newThrottle(o.FailuresPerAccount, o.FailureWindow),
 		addresses: newThrottle(o.FailuresPerAddress, o.FailureWindow),
@@ -63,17 +65,22 @@ const (
 	codeSessionNotFresh = "session_not_fresh"
 )
 
-// permit asks whether caller may, and returns the id of the decision. The
-// program itself is not asked about; a call that needs somebody and has nobody
-// is ErrUnauthenticated.
-func (s *Service) permit(ctx context.Context, caller Principal, action string, r authz.Resource) (string, error) {
+// Permit asks d whether caller may do action on r, of which nothing is known
+// beside what r says, and returns the id of the decision. A denial is a
+// *[authz.DeniedError]. The program itself is not asked about; a call that needs
+// somebody and has nobody is ErrUnauthenticated.
+func Permit(ctx context.Context, d authz.Decider, caller Principal, action string, r authz.Resource) (string, error) {
 	if caller.IsSystem() {
 		return "", nil
 	}
 	if caller.Anonymous() {
 		return "", ErrUnauthenticated
 	}
-	return s.ask(ctx, caller.Subject(), action, r)
+	return ask(ctx, d, caller.Subject(), action, r)
+}
+
+func (s *Service) permit(ctx context.Context, caller Principal, action string, r authz.Resource) (string, error) {
+	return Permit(ctx, s.engine, caller, action, r)
 }
 
 // permitAnybody is permit for what people do before they are known: the
@@ -82,11 +89,11 @@ func (s *Service) permitAnybody(ctx context.Context, caller Principal, action st
 	if caller.IsSystem() {
 		return "", nil
 	}
-	return s.ask(ctx, authz.Anonymous, action, r)
+	return ask(ctx, s.engine, authz.Anonymous, action, r)
 }
 
-func (s *Service) ask(ctx context.Context, who *authz.Subject, action string, r authz.Resource) (string, error) {
-	d, err := s.engine.Decide(ctx, authz.Request{Subject: who, Action: authz.Action{Name: action}, Resource: r})
+func ask(ctx context.Context, by authz.Decider, who *authz.Subject, action string, r authz.Resource) (string, error) {
+	d, err := by.Decide(ctx, authz.Request{Subject: who, Action: authz.Action{Name: action}, Resource: r, Described: true})
 	if err != nil {
 		return "", fmt.Errorf("decide %s: %w", r.Permission(action), err)
 	}
@@ -108,7 +115,7 @@ func (s *Service) event(caller Principal, kind, targetType, targetID, decision s
 		ID:         newID(),
 		At:         s.now(),
 		Kind:       kind,
-		Actor:      caller.actor(),
+		Actor:      caller.Actor(),
 		TargetType: targetType,
 		TargetID:   targetID,
 		DecisionID: decision,
@@ -123,8 +130,8 @@ func (s *Service) eventOf(u *User, kind, targetType, targetID, decision string, 
 	return ev
 }
 
-// actor is p as the record names it.
-func (p Principal) actor() audit.Actor {
+// Actor is p as the record names it.
+func (p Principal) Actor() audit.Actor {
 	if p.IsSystem() {
 		return audit.Actor{Type: "system", ID: p.p.system}
 	}
@@ -132,8 +139,9 @@ func (p Principal) actor() audit.Actor {
 }
 
 // Describe fills in what the store knows of a resource of a built-in type
-// (user, session, apiKey); what the store knows wins over r's properties.
-// Other types, and resources without an id, are returned as they are.
+// (user, session, apiKey); what the store knows wins over r's properties, and
+// Known says whether it knows anything. Other types, and resources without an
+// id, are returned as they are.
 func (s *Service) Describe(ctx context.Context, r authz.Resource, action string) (authz.Resource, error) {
 	if r.ID == "" {
 		return r, nil
@@ -167,6 +175,7 @@ func (s *Service) Describe(ctx context.Context, r authz.Resource, action string)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return r, fmt.Errorf("describe %s: %w", r.Type, err)
 	}
+	r.Known = known != nil
 	merged := make(map[string]any, len(r.Properties)+len(known))
 	for name, v := range r.Properties {
 		// Nobody owns what does not exist, whatever the asker says.

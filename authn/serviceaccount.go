@@ -48,5 +48,6 @@ func (s *Service) CreateServiceAccount(ctx context.Context, caller Principal, in
 	if err := s.store.CreateServiceAccount(ctx, u, &k, events); err != nil {
 		return fail(fmt.Errorf("create service account: %w", taken(err)))
 	}
+	s.Forget("user", u.ID) // that there was nobody
 	return u, k, secret, nil
 }

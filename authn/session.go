@@ -59,7 +59,7 @@ func (p Principal) tie(sess *Session) {
 func sessionResource(id, owner string) authz.Resource {
 	r := authz.Resource{Type: "session", ID: id}
 	if owner != "" {
-		r.Properties = map[string]any{"owner": owner}
+		r.Properties, r.Known = map[string]any{"owner": owner}, id != ""
 	}
 	return r
 }

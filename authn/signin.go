@@ -77,6 +77,7 @@ func (s *Service) SignUp(ctx context.Context, caller Principal, in SignUp) (Sign
 		}
 		return SignedIn{}, err
 	}
+	s.Forget("user", u.ID) // that there was nobody
 	if masked {
 		return SignedIn{User: u}, nil
 	}

@@ -25,6 +25,9 @@ type UserStore interface {
 	UserByUsername(ctx context.Context, username string) (User, error) // exact; callers normalise
 	// Users returns one page and the number of all matches.
 	Users(ctx context.Context, q UserQuery) ([]User, int, error)
+	// UsersAfter returns the users whose ids are greater than after, ascending
+	// byte by byte, at most limit.
+	UsersAfter(ctx context.Context, after string, limit int) ([]User, error)
 	// OtherAdmin reports whether a user other than id, not banned, has one
 	// of the roles or one of the ids of r.
 	OtherAdmin(ctx context.Context, id string, r AdminRule) (bool, error)

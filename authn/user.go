@@ -86,7 +86,7 @@ func (s *Service) admin(u *User) bool {
 
 // userResource is u as decisions see the target of a call.
 func (s *Service) userResource(u *User) authz.Resource {
-	return authz.Resource{Type: "user", ID: u.ID, Properties: map[string]any{
+	return authz.Resource{Type: "user", ID: u.ID, Known: true, Properties: map[string]any{
 		"owner": u.ID, "role": textOrNull(u.Role), "roles": authz.Texts(s.roles(u)), "banned": u.BannedAt(s.now()),
 		"email": u.Email, "username": textOrNull(u.Username), "serviceAccount": u.ServiceAccount,
 		"admin": s.admin(u), "lastAdmin": false, "attributes": attributes(u),
@@ -309,6 +309,7 @@ func (s *Service) CreateUser(ctx context.Context, caller Principal, in NewUser) 
 	if err := taken(s.store.CreateUser(ctx, u, hash, ev)); err != nil {
 		return User{}, fmt.Errorf("create user: %w", err)
 	}
+	s.Forget("user", u.ID) // that there was nobody
 	return u, nil
 }
 

@@ -157,7 +157,7 @@ func (s *Service) use(ctx context.Context, p *principal) (*principal, error) {
 		s.touches.note(p, now)
 		return p, nil
 	}
-	if !s.cache.trusts(s.o.Clock()) {
+	if !s.cache.Trusts(s.o.Clock()) {
 		// The limits may have been set anew, unnoticed.
 		spent, err := s.spend(ctx, p, now, 1)
 		if err != nil {

@@ -68,6 +68,9 @@ type Resource struct {
 	Type       string
 	ID         string
 	Properties map[string]any // JSON values
+	// Known says that the store knows the resource. Only what describes it sets
+	// this: in a request that is not [Request.Described] it is not looked at.
+	Known bool
 }
 
 // Permission is the name under which role and key tables know action on r:
@@ -79,6 +82,10 @@ type Request struct {
 	Subject  *Subject // nil asks about the anonymous principal
 	Action   Action
 	Resource Resource
+	// Described says that Resource is all that is known: the engine does not ask
+	// [Options.Describe] about it. Set it for a resource that the program itself
+	// has described, never for one that somebody else named.
+	Described bool
 	// Context is what the asking application adds to the input's context.
 	// The request's own facts (see [Facts]) win over members of the same name,
 	// unless the subject is asserted: then the facts are about whoever asks, not

@@ -16,6 +16,10 @@ type Options struct {
 	Deadline time.Duration    // for one evaluation; default 1s
 	Recorder Recorder         // nil: nothing is kept
 	Clock    func() time.Time // what policies see as now; default time.Now
+	// Describe, if set, says what is known of a resource that a request names,
+	// where the request does not say that it is [Request.Described]. It must not
+	// change r's maps. While it fails there is no decision.
+	Describe func(ctx context.Context, r Resource, action string) (Resource, error)
 }
 
 // Engine answers requests by the policy in force.
@@ -23,13 +27,14 @@ type Engine struct {
 	deadline time.Duration
 	recorder Recorder
 	clock    func() time.Time
+	describe func(ctx context.Context, r Resource, action string) (Resource, error)
 	policy   atomic.Pointer[Policy]
 }
 
 // NewEngine returns an engine without a policy: it denies everything as
 // unavailable until the first Swap.
 func NewEngine(o Options) *Engine {
-	e := &Engine{deadline: o.Deadline, recorder: o.Recorder, clock: o.Clock}
+	e := &Engine{deadline: o.Deadline, recorder: o.Recorder, clock: o.Clock, describe: o.Describe}
 	if e.deadline <= 0 {
 		e.deadline = time.Second
 	}
@@ -48,16 +53,33 @@ func (e *Engine) Policy() *Policy { return e.policy.Load() }
 // Decide implements [Decider]. The maps of r must not change afterwards: the
 // record of the decision shares them.
 func (e *Engine) Decide(ctx context.Context, r Request) (Decision, error) {
+	r, err := e.described(ctx, r)
+	if err != nil {
+		return Decision{}, err
+	}
 	return e.decide(ctx, e.policy.Load(), r)
 }
 
 // DecideAll decides each request under one and the same policy, in order.
 func (e *Engine) DecideAll(ctx context.Context, rs []Request) ([]Decision, error) {
-	now := e.Now()
+	p := e.policy.Load()
 	ds := make([]Decision, len(rs))
+	// One batch asks much about few resources.
+	type named struct{ resourceType, id, action string }
+	seen := map[named]Resource{}
 	for i, r := range rs {
+		this := named{r.Resource.Type, r.Resource.ID, r.Action.Name}
+		plain := !r.Described && len(r.Resource.Properties) == 0
+		known, again := seen[this]
 		var err error
-		if ds[i], err = now.Decide(ctx, r); err != nil {
+		if plain && again {
+			r.Resource, r.Described = known, true
+		} else if r, err = e.described(ctx, r); err != nil {
+			return nil, err
+		} else if plain {
+			seen[this] = r.Resource
+		}
+		if ds[i], err = e.decide(ctx, p, r); err != nil {
 			return nil, err
 		}
 	}
@@ -66,6 +88,7 @@ func (e *Engine) DecideAll(ctx context.Context, rs []Request) ([]Decision, error
 
 // Now returns a Decider that answers by the policy that is in force now, however
 // long it is used: questions that belong together are answered by one policy.
+// Unlike a [Judge] it has each decision recorded.
 func (e *Engine) Now() Decider { return underPolicy{e, e.policy.Load()} }
 
 type underPolicy struct {
@@ -74,7 +97,59 @@ type underPolicy struct {
 }
 
 func (u underPolicy) Decide(ctx context.Context, r Request) (Decision, error) {
+	r, err := u.engine.described(ctx, r)
+	if err != nil {
+		return Decision{}, err
+	}
 	return u.engine.decide(ctx, u.policy, r)
+}
+
+// described returns r with all that is known of its resource.
+func (e *Engine) described(ctx context.Context, r Request) (Request, error) {
+	if r.Described {
+		return r, nil
+	}
+	r.Described, r.Resource.Known = true, false
+	if e.describe == nil || r.Resource.ID == "" {
+		return r, nil
+	}
+	var err error
+	if r.Resource, err = e.describe(ctx, r.Resource, r.Action.Name); err != nil {
+		return r, fmt.Errorf("describe %s: %w", r.Resource.Type, err)
+	}
+	return r, nil
+}
+
+// A Judge answers under one policy, the one that was in force when it was
+// made, and keeps no record of its decisions. It is for the many questions
+// that are part of answering one, which is recorded.
+type Judge struct {
+	engine *Engine
+	policy *Policy
+}
+
+// Judge returns a judge by the policy in force.
+func (e *Engine) Judge() Judge { return Judge{e, e.policy.Load()} }
+
+// Revision is that of the policy; empty if there is none.
+func (j Judge) Revision() string {
+	if j.policy == nil {
+		return ""
+	}
+	return j.policy.revision
+}
+
+// Decide implements [Decider].
+func (j Judge) Decide(ctx context.Context, r Request) (Decision, error) {
+	r, err := j.engine.described(ctx, r)
+	if err != nil {
+		return Decision{}, err
+	}
+	d, _ := j.engine.judge(ctx, j.policy, r, FactsFrom(ctx))
+	if err := ctx.Err(); err != nil {
+		return Decision{}, err
+	}
+	return d, nil
 }
 
 func (e *Engine) decide(ctx context.Context, p *Policy, r Request) (Decision, error) {

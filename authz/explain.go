@@ -32,6 +32,10 @@ func (e *Engine) Explain(ctx context.Context, r Request) (Explanation, error) {
 	if p == nil {
 		return Explanation{}, errors.New("no policy is in force")
 	}
+	r, err := e.described(ctx, r)
+	if err != nil {
+		return Explanation{}, err
+	}
 	facts := FactsFrom(ctx)
 	now := e.clock()
 	in, err := input(r, facts, now)

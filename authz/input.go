@@ -18,6 +18,8 @@ var (
 	typeKey       = ast.StringTerm("type")
 	idKey         = ast.StringTerm("id")
 	propertiesKey = ast.StringTerm("properties")
+	knownKey      = ast.StringTerm("known")
+	yes           = ast.BooleanTerm(true)
 	noProperties  = ast.ObjectTerm()
 )
 
@@ -36,12 +38,15 @@ func input(r Request, facts *Facts, now time.Time) (*ast.Term, error) {
 	if err != nil {
 		return nil, fmt.Errorf("context: %w", err)
 	}
-	target := make([][2]*ast.Term, 0, 3)
+	target := make([][2]*ast.Term, 0, 4)
 	target = append(target, [2]*ast.Term{typeKey, ast.StringTerm(r.Resource.Type)})
 	if r.Resource.ID != "" {
 		target = append(target, [2]*ast.Term{idKey, ast.StringTerm(r.Resource.ID)})
 	}
 	target = append(target, [2]*ast.Term{propertiesKey, resource})
+	if r.Resource.Known {
+		target = append(target, [2]*ast.Term{knownKey, yes})
+	}
 	return ast.ObjectTerm(
 		[2]*ast.Term{principalKey, r.subject().term(now)},
 		[2]*ast.Term{actionKey, ast.ObjectTerm(
@@ -105,6 +110,9 @@ func (r Request) subject() *Subject {
 func (r Request) Document(facts *Facts, now time.Time) map[string]any {
 	resource := map[string]any{"type": r.Resource.Type, "properties": object(r.Resource.Properties)}
 	setText(resource, "id", r.Resource.ID)
+	if r.Resource.Known {
+		resource["known"] = true
+	}
 	return map[string]any{
 		"principal": r.subject().Document(now),
 		"action":    map[string]any{"name": r.Action.Name, "properties": object(r.Action.Properties)},

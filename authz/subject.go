@@ -35,6 +35,8 @@ type Identity struct {
 	Key        *KeyFacts
 	Properties map[string]any // asserted subjects only
 	AssertedBy *Asserter      // asserted subjects only
+	// Known says of an asserted subject that the store knows it.
+	Known bool
 }
 
 // UserFacts is what policies see of a user.
@@ -169,6 +171,9 @@ func (id *Identity) document(fresh bool) map[string]any {
 	}
 	if id.Credential == CredentialAsserted {
 		doc["properties"] = object(id.Properties)
+		if id.Known {
+			doc["known"] = true
+		}
 	}
 	if by := id.AssertedBy; by != nil {
 		asserter := map[string]any{"type": by.Type, "id": by.ID}

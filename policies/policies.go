@@ -9,7 +9,7 @@
 // # What an author may define
 //
 // The tables data.roles, data.self and data.settings, which are merged with the
-// built-in ones; packages app.<resource type>; and any other package and data.
+// built-in ones; data.actions, which lists the actions of a type; packages app.<resource type>; and any other package and data.
 // Nothing under data.ostiary, which decides, nor under data.permits, into which
 // [Load] turns the tables so that a permission is one look-up away. Files other
 // than *.rego, data.json, data.yaml and data.yml are not read, nor are tests
@@ -59,6 +59,9 @@ type Bundle struct {
 	Roles map[string]authz.Permissions
 	// AuthorRoles reports whether the author's bundle defines roles.
 	AuthorRoles bool
+
+	self    authz.Permissions
+	actions map[string]any
 }
 
 // Load reads the built-in bundle and adds author's (nil for none). settings
@@ -107,6 +110,8 @@ func Load(author fs.FS, settings map[string]any) (Bundle, error) {
 		Source:      authz.Source{Modules: modules, Data: merged, Revision: revision},
 		Roles:       t.Roles(),
 		AuthorRoles: authorRoles,
+		self:        permissions(t.self),
+		actions:     t.actions,
 	}, nil
 }
 

@@ -13,10 +13,12 @@ import (
 	"github.com/ostiary/ostiary/authz"
 )
 
-// tables are data.roles, data.self and data.settings: JSON values, validated.
+// tables are data.roles, data.self, data.actions and data.settings: JSON
+// values, validated.
 type tables struct {
 	roles    map[string]any // role → type → actions
 	self     map[string]any // type → actions
+	actions  map[string]any // type → actions
 	settings map[string]any
 }
 
@@ -24,6 +26,7 @@ func newTables(builtin map[string]any) tables {
 	return tables{
 		roles:    builtin["roles"].(map[string]any),
 		self:     builtin["self"].(map[string]any),
+		actions:  map[string]any{},
 		settings: builtin["settings"].(map[string]any),
 	}
 }
@@ -54,6 +57,7 @@ func (t tables) merge(data map[string]any, source func(root string) string) []er
 	}
 	add("roles", t.roles, checkRole)
 	add("self", t.self, checkActions)
+	add("actions", t.actions, checkActions)
 	add("settings", t.settings, checkSetting)
 	return all
 }
@@ -145,13 +149,32 @@ func checkSetting(path, name string, value any) []error {
 func (t tables) Roles() map[string]authz.Permissions {
 	roles := make(map[string]authz.Permissions, len(t.roles))
 	for role, table := range t.roles {
-		p := authz.Permissions{}
-		for resourceType, actions := range table.(map[string]any) {
-			p[resourceType] = names(actions)
-		}
-		roles[role] = p
+		roles[role] = permissions(table)
 	}
 	return roles
+}
+
+func permissions(table any) authz.Permissions {
+	p := authz.Permissions{}
+	for resourceType, actions := range table.(map[string]any) {
+		p[resourceType] = names(actions)
+	}
+	return p
+}
+
+// Actions returns the names of the actions that there are on a resource type,
+// sorted: those that data.actions lists for it, or else those that the tables
+// of roles and self have for it.
+func (b Bundle) Actions(resourceType string) []string {
+	if listed, ok := b.actions[resourceType]; ok {
+		return slices.Compact(slices.Sorted(slices.Values(names(listed))))
+	}
+	var all []string
+	for _, p := range slices.Concat([]authz.Permissions{b.self}, slices.Collect(maps.Values(b.Roles))) {
+		all = slices.Concat(all, p[resourceType], p["*"])
+	}
+	slices.Sort(all)
+	return slices.DeleteFunc(slices.Compact(all), func(action string) bool { return action == "*" })
 }
 
 // permits returns what the rules look permissions up in: the tables with

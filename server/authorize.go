@@ -220,15 +220,6 @@ func (s *server) question(c *call, in *check, at string) (authz.Request, error) 
 		Resource: authz.Resource{Type: r.Type.value, ID: r.ID.value, Properties: r.Properties},
 		Context:  in.Context,
 	}
-	if q.Resource.ID == "" {
-		return q, nil
-	}
-	// What the store knows wins over what the body says.
-	described, err := s.Authn.Describe(c.ctx, q.Resource, q.Action.Name)
-	if err != nil {
-		return q, err
-	}
-	q.Resource = described
 	return q, nil
 }
 

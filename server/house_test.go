@@ -15,6 +15,7 @@ import (
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/directory"
 	"github.com/ostiary/ostiary/policies"
 	"github.com/ostiary/ostiary/server"
 	"github.com/ostiary/ostiary/server/openapi"
@@ -24,14 +25,15 @@ import (
 
 // house is the whole service on a database in memory.
 type house struct {
-	handler http.Handler
-	authn   *authn.Service
-	engine  *authz.Engine
-	library *policies.Library
-	records *audit.Log
-	metrics *server.Metrics
-	log     *bytes.Buffer
-	logger  *slog.Logger
+	handler   http.Handler
+	authn     *authn.Service
+	directory *directory.Service
+	engine    *authz.Engine
+	library   *policies.Library
+	records   *audit.Log
+	metrics   *server.Metrics
+	log       *bytes.Buffer
+	logger    *slog.Logger
 }
 
 var system = authn.System("test")
@@ -50,8 +52,14 @@ func open(t testing.TB, author fs.FS, change ...func(*server.Options)) *house {
 	h := &house{log: &bytes.Buffer{}, metrics: server.NewMetrics()}
 	h.logger = slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	h.records = audit.NewLog(db, audit.Options{})
-	h.engine = authz.NewEngine(authz.Options{Recorder: h.records})
+	h.engine = authz.NewEngine(authz.Options{Recorder: h.records, Describe: func(ctx context.Context, r authz.Resource, action string) (authz.Resource, error) {
+		return h.directory.Describe(ctx, r, action)
+	}})
 	if h.authn, err = authn.New(authn.Options{}, db, h.engine); err != nil {
+		t.Fatal(err)
+	}
+	actions := func(resourceType string) []string { return h.library.Bundle().Actions(resourceType) }
+	if h.directory, err = directory.New(directory.Options{Actions: actions}, db, h.engine, h.authn); err != nil {
 		t.Fatal(err)
 	}
 	if h.library, err = policies.Open(ctx, policies.Options{Engine: h.engine, FS: author}); err != nil {
@@ -62,7 +70,7 @@ func open(t testing.TB, author fs.FS, change ...func(*server.Options)) *house {
 		t.Fatal(err)
 	}
 	o := server.Options{
-		Authn: h.authn, Engine: h.engine, Policies: h.library, Audit: h.records.Reader(),
+		Authn: h.authn, Engine: h.engine, Directory: h.directory, Policies: h.library, Audit: h.records.Reader(),
 		Log:    h.logger,
 		Reader: reader, Metrics: h.metrics, Version: "test",
 	}

@@ -68,10 +68,10 @@ func (s *server) authenticate(c *call) error {
 	return err
 }
 
-// ask asks the policy whether the caller may, and answers a *authz.DeniedError
-// if not.
+// ask asks the policy whether the caller may do something to what is Ostiary's
+// own, and answers a *authz.DeniedError if not.
 func (s *server) ask(c *call, action string, resource authz.Resource) error {
-	d, err := s.Engine.Decide(c.ctx, authz.Request{Subject: c.caller.Subject(), Action: authz.Action{Name: action}, Resource: resource})
+	d, err := s.Engine.Decide(c.ctx, authz.Request{Subject: c.caller.Subject(), Action: authz.Action{Name: action}, Resource: resource, Described: true})
 	if err != nil {
 		return unavailable(err)
 	}

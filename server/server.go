@@ -40,9 +40,9 @@ import (
 // Options is what the server stands on.
 type Options struct {
 	Authn     *authn.Service
-	Engine    *authz.Engine
-	Policies  *policies.Library
+	Engine    *authz.Engine // asks Directory what is known of a resource
 	Directory *directory.Service
+	Policies  *policies.Library
 	Audit     audit.Store // reads decisions
 	Log       *slog.Logger
 	Ready     func(ctx context.Context) error // nil error: ready

@@ -10,8 +10,8 @@ import (
 // Change is a row that changed.
 type Change struct {
 	Seq  int64
-	Kind string // "user", "session", "key"
-	ID   string
+	Kind string // "user", "session", "key", "entity"
+	ID   string // of an entity "type/id"
 	At   time.Time
 }
 

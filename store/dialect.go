@@ -14,6 +14,11 @@ type dialect struct {
 	boolType, timeType, sequenceType string
 	nowDefault                       string // with a space before it
 
+	// propertiesType is of the column properties, which holds a JSON object.
+	propertiesType string
+	// bytewise is a collation that compares texts byte by byte.
+	bytewise string
+
 	// parameter is the first parameter of a prepared statement.
 	parameter string
 	// oldestFirst orders rows of a table with createdAt and id as they came.
@@ -57,7 +62,9 @@ type column struct {
 // watch is a table whose changes are noted.
 type watch struct {
 	table, kind string
-	id          string // the column that names the user, session or key
+	// id are the columns that name the user, session, key or entity; their
+	// values are joined by a slash, so only the last may contain one.
+	id []string
 	// quiet columns are counters: a change to them alone is none.
 	quiet []string
 	// limit columns are counters too, but to get or lose one matters.

@@ -66,13 +66,15 @@ func openPostgres(ctx context.Context, dsn string, p Pool) (*DB, error) {
 }
 
 var postgresDialect = dialect{
-	name:         "postgres",
-	boolType:     "boolean",
-	timeType:     "timestamptz",
-	sequenceType: "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
-	nowDefault:   " DEFAULT CURRENT_TIMESTAMP",
-	parameter:    "$1",
-	oldestFirst:  func(alias string) string { return fmt.Sprintf(`%s."createdAt", %s."id"`, alias, alias) },
+	name:           "postgres",
+	boolType:       "boolean",
+	timeType:       "timestamptz",
+	sequenceType:   "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+	nowDefault:     " DEFAULT CURRENT_TIMESTAMP",
+	propertiesType: `jsonb CHECK (jsonb_typeof("properties") = 'object')`,
+	bytewise:       `"C"`,
+	parameter:      "$1",
+	oldestFirst:    func(alias string) string { return fmt.Sprintf(`%s."createdAt", %s."id"`, alias, alias) },
 	lock: func(q *bun.SelectQuery, alias string) *bun.SelectQuery {
 		return q.For("UPDATE OF ?", bun.Ident(alias))
 	},
@@ -124,9 +126,21 @@ const postgresNote = `CREATE OR REPLACE FUNCTION %[1]s.ostiary_note() RETURNS tr
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $note$
 DECLARE
 	noted jsonb;
+	former text;
+	present text;
 BEGIN
-	IF TG_OP = 'INSERT' THEN noted := to_jsonb(NEW); ELSE noted := to_jsonb(OLD); END IF;
-	INSERT INTO %[1]s.changes (kind, id, at) VALUES (TG_ARGV[0], noted ->> TG_ARGV[1], clock_timestamp());
+	IF TG_OP <> 'INSERT' THEN
+		noted := to_jsonb(OLD);
+		former := concat_ws('/', noted ->> TG_ARGV[1], noted ->> TG_ARGV[2]);
+		INSERT INTO %[1]s.changes (kind, id, at) VALUES (TG_ARGV[0], former, clock_timestamp());
+	END IF;
+	IF TG_OP <> 'DELETE' THEN
+		noted := to_jsonb(NEW);
+		present := concat_ws('/', noted ->> TG_ARGV[1], noted ->> TG_ARGV[2]);
+		IF present IS DISTINCT FROM former THEN
+			INSERT INTO %[1]s.changes (kind, id, at) VALUES (TG_ARGV[0], present, clock_timestamp());
+		END IF;
+	END IF;
 	PERFORM pg_notify(left('ostiary_' || TG_TABLE_SCHEMA, 63), '');
 	RETURN NULL;
 END
@@ -190,7 +204,7 @@ func postgresTriggers(w watch, schema string) map[string]string {
 	prefix := "ostiary_" + w.table + "_"
 	trigger := func(on, when string) string {
 		return fmt.Sprintf(`CREATE TRIGGER "%s%s" AFTER %s ON "%s" FOR EACH ROW %sEXECUTE FUNCTION %s.ostiary_note('%s', '%s')`,
-			prefix, strings.ToLower(on), on, w.table, when, schema, w.kind, w.id)
+			prefix, strings.ToLower(on), on, w.table, when, schema, w.kind, strings.Join(w.id, "', '"))
 	}
 	row := func(which string) string {
 		if quiet := slices.Concat(w.quiet, w.limit); len(quiet) > 0 {

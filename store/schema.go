@@ -24,11 +24,12 @@ type Migration struct {
 	Applied *time.Time // nil: pending
 }
 
-// table is a table as we make it. In column types {bool}, {time} and
-// {sequence} stand for the dialect's.
+// table is a table as we make it. In column types {bool}, {time},
+// {sequence}, {properties} and {bytewise} stand for the dialect's.
 type table struct {
 	name    string
 	columns []columnDef
+	key     []string // of several columns; a key of one stands in its definition
 	indexes []index
 }
 
@@ -198,15 +199,17 @@ var actorColumns = []columnDef{
 }
 
 // watched are the tables that a principal is made of.
+// It is told of entities because they, too, are remembered.
 var watched = []watch{
-	{table: "user", kind: "user", id: "id"},
-	{table: "session", kind: "session", id: "id", quiet: []string{"updatedAt"}},
-	{table: "apikey", kind: "key", id: "id", limit: []string{"remaining"},
+	{table: "user", kind: "user", id: []string{"id"}},
+	{table: "session", kind: "session", id: []string{"id"}, quiet: []string{"updatedAt"}},
+	{table: "apikey", kind: "key", id: []string{"id"}, limit: []string{"remaining"},
 		quiet: []string{"requestCount", "lastRequest", "lastRefillAt", "updatedAt"}},
-	{table: "ostiary_user", kind: "user", id: "userId"},
-	{table: "ostiary_session", kind: "session", id: "sessionId"},
-	{table: "ostiary_key_secret", kind: "key", id: "keyId"},
-	{table: "ostiary_key_limits", kind: "key", id: "keyId"},
+	{table: "ostiary_user", kind: "user", id: []string{"userId"}},
+	{table: "ostiary_session", kind: "session", id: []string{"sessionId"}},
+	{table: "ostiary_key_secret", kind: "key", id: []string{"keyId"}},
+	{table: "ostiary_key_limits", kind: "key", id: []string{"keyId"}},
+	{table: "ostiary_entity", kind: "entity", id: []string{"type", "id"}, quiet: []string{"updatedAt"}},
 }
 
 // steps are the migrations, in order. A step that was released is never
@@ -244,6 +247,15 @@ var steps = []struct {
 			{name: "keyId", def: `text NOT NULL PRIMARY KEY REFERENCES "apikey" ("id") ON DELETE CASCADE`},
 			{name: "version", def: "bigint NOT NULL"},
 		}})
+	}},
+	{"0005_entities", func(ctx context.Context, tx bun.IDB, d dialect) error {
+		// A type without a slash, so that "type/id" names one entity.
+		return create(ctx, tx, d, table{name: "ostiary_entity", columns: []columnDef{
+			{name: "type", def: `text COLLATE {bytewise} NOT NULL CHECK ("type" <> '' AND "type" NOT LIKE '%/%')`},
+			{name: "id", def: `text COLLATE {bytewise} NOT NULL CHECK ("id" <> '')`},
+			{name: "properties", def: "{properties} NOT NULL"},
+			{name: "updatedAt", def: "{time} NOT NULL"},
+		}, key: []string{"type", "id"}})
 	}},
 }
 
@@ -291,6 +303,9 @@ func create(ctx context.Context, tx bun.IDB, d dialect, t table) error {
 		}
 		fmt.Fprintf(&b, `"%s" %s`, c.name, d.ddl(c.def))
 	}
+	if len(t.key) > 0 {
+		fmt.Fprintf(&b, `, PRIMARY KEY ("%s")`, strings.Join(t.key, `", "`))
+	}
 	b.WriteString(")")
 	if _, err := tx.NewRaw(b.String()).Exec(ctx); err != nil {
 		return fmt.Errorf("table %s: %w", t.name, err)
@@ -312,7 +327,7 @@ func createIndexes(ctx context.Context, tx bun.IDB, t table) error {
 }
 
 func (d dialect) ddl(def string) string {
-	return strings.NewReplacer("{bool}", d.boolType, "{time}", d.timeType, "{sequence}", d.sequenceType, " {now}", d.nowDefault).Replace(def)
+	return strings.NewReplacer("{bool}", d.boolType, "{time}", d.timeType, "{sequence}", d.sequenceType, "{properties}", d.propertiesType, "{bytewise}", d.bytewise, " {now}", d.nowDefault).Replace(def)
 }
 
 func has(cs []column, name string) bool {

@@ -122,8 +122,11 @@ var sqliteDialect = dialect{
 	boolType:     "integer",
 	timeType:     "date",
 	sequenceType: "integer PRIMARY KEY AUTOINCREMENT",
-	parameter:    "?1",
-	oldestFirst:  func(alias string) string { return alias + ".rowid" },
+	// What is no JSON has no type.
+	propertiesType: `text CHECK (CASE WHEN json_valid("properties") THEN json_type("properties") = 'object' ELSE FALSE END)`,
+	bytewise:       "BINARY",
+	parameter:      "?1",
+	oldestFirst:    func(alias string) string { return alias + ".rowid" },
 	// Transactions that write begin as the only ones.
 	lock:    func(q *bun.SelectQuery, alias string) *bun.SelectQuery { return q },
 	exclude: func(ctx context.Context, tx bun.IDB) error { return nil },
@@ -198,9 +201,15 @@ func sqliteWatched(ctx context.Context, db bun.IDB, tables []watch, dry bool) (b
 }
 
 func sqliteTriggers(w watch) map[string]string {
+	name := func(row string) string {
+		columns := make([]string, len(w.id))
+		for i, c := range w.id {
+			columns[i] = fmt.Sprintf(`%s."%s"`, row, c)
+		}
+		return strings.Join(columns, " || '/' || ")
+	}
 	note := func(row string) string {
-		return fmt.Sprintf(`INSERT INTO changes (kind, id, at) VALUES ('%s', %s."%s", strftime('%%Y-%%m-%%dT%%H:%%M:%%fZ', 'now'));`,
-			w.kind, row, w.id)
+		return fmt.Sprintf(`INSERT INTO changes (kind, id, at) SELECT '%s', %s, strftime('%%Y-%%m-%%dT%%H:%%M:%%fZ', 'now')`, w.kind, name(row))
 	}
 	var differs []string
 	for _, c := range w.columns {
@@ -213,10 +222,10 @@ func sqliteTriggers(w watch) map[string]string {
 	}
 	prefix := "ostiary_" + w.table + "_"
 	return map[string]string{
-		prefix + "insert": fmt.Sprintf(`CREATE TRIGGER "%sinsert" AFTER INSERT ON "%s" BEGIN %s END`, prefix, w.table, note("NEW")),
-		prefix + "delete": fmt.Sprintf(`CREATE TRIGGER "%sdelete" AFTER DELETE ON "%s" BEGIN %s END`, prefix, w.table, note("OLD")),
-		prefix + "update": fmt.Sprintf(`CREATE TRIGGER "%supdate" AFTER UPDATE ON "%s" WHEN %s BEGIN %s END`,
-			prefix, w.table, strings.Join(differs, " OR "), note("OLD")),
+		prefix + "insert": fmt.Sprintf(`CREATE TRIGGER "%sinsert" AFTER INSERT ON "%s" BEGIN %s; END`, prefix, w.table, note("NEW")),
+		prefix + "delete": fmt.Sprintf(`CREATE TRIGGER "%sdelete" AFTER DELETE ON "%s" BEGIN %s; END`, prefix, w.table, note("OLD")),
+		prefix + "update": fmt.Sprintf(`CREATE TRIGGER "%supdate" AFTER UPDATE ON "%s" WHEN %s BEGIN %s; %s WHERE %s IS NOT %s; END`,
+			prefix, w.table, strings.Join(differs, " OR "), note("OLD"), note("NEW"), name("NEW"), name("OLD")),
 	}
 }
 

@@ -1,14 +1,14 @@
 // Package store keeps the rows, in SQLite or Postgres.
 //
-// It implements what authn and audit ask of storage. The tables of users,
+// It implements what authn, audit and directory ask of storage. The tables of users,
 // sessions, accounts and keys are Better Auth's, to the column, so that a
 // Better Auth application can use the same database at the same time; what is
 // ours alone lives in tables of our own, added by migrations that never change
 // theirs.
 //
 // Every change is written together with its event, or neither is. Triggers
-// write each change that matters to a principal into the table changes,
-// whoever makes it; [DB.Changes] reads them.
+// write each change that matters to a principal, or to an entity, into the
+// table changes, whoever makes it; [DB.Changes] reads them.
 //
 // # One writer
 //
@@ -32,11 +32,13 @@ import (
 
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/directory"
 )
 
 var (
-	_ authn.Store = (*DB)(nil)
-	_ audit.Store = (*DB)(nil)
+	_ authn.Store     = (*DB)(nil)
+	_ audit.Store     = (*DB)(nil)
+	_ directory.Store = (*DB)(nil)
 )
 
 // DB is an open database. Its methods are safe for concurrent use.

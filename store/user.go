@@ -393,3 +393,25 @@ func (db *DB) DeleteUser(ctx context.Context, id string, keep *authn.AdminRule, 
 		return db.keepAdmin(ctx, tx, keep, &before, ev.At)
 	})
 }
+
+// UsersAfter implements [authn.UserStore].
+func (db *DB) UsersAfter(ctx context.Context, after string, limit int) ([]authn.User, error) {
+	s, err := db.found()
+	if err != nil {
+		return nil, db.fail("list users", err)
+	}
+	var rows []userRow
+	// Better Auth's column compares as the database does.
+	id := bun.Safe(`u."id" COLLATE ` + db.dialect.bytewise)
+	err = db.selectUsers(db.reader, s, &rows).Where("? > ?", id, after).OrderExpr("?", id).Limit(int64(limit)).Scan(ctx)
+	if err != nil {
+		return nil, db.fail("list users", err)
+	}
+	us := make([]authn.User, len(rows))
+	for i := range rows {
+		if us[i], err = rows[i].user(s); err != nil {
+			return nil, db.fail("list users", err)
+		}
+	}
+	return us, nil
+}

@@ -7,6 +7,7 @@ import (
 	"github.com/ostiary/ostiary"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/directory"
 	"github.com/spf13/cobra"
 )
 
@@ -38,16 +39,10 @@ func authorizeCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if r.Subject, err = asserted(u, defaultRole(cmd)); err != nil {
+				if r.Subject, err = o.Directory().Assert(cmd.Context(), caller, "evaluate", directory.Ref{Type: authz.TypeUser, ID: u.ID}); err != nil {
 					return err
 				}
 			}
-			described, err := o.Authn().Describe(cmd.Context(), r.Resource, r.Action.Name)
-			if err != nil {
-				return err
-			}
-			r.Resource = described
-
 			d, err := o.Decide(cmd.Context(), r)
 			if err != nil {
 				return err
@@ -79,38 +74,6 @@ about the key on standard input, and counts as a use of it. The exit status is
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the decision as JSON")
 	cmd.Flags().BoolVar(&explain, "explain", false, "name the rules that held and failed")
 	return cmd
-}
-
-// asserted is u as policies see somebody of whom the operator speaks: not
-// proven by a credential, and so never to be taken for a caller.
-func asserted(u authn.User, defaultRole string) (*authz.Subject, error) {
-	roles := []string{}
-	for r := range strings.SplitSeq(text0(u.Role), ",") {
-		if r = strings.TrimSpace(r); r != "" {
-			roles = append(roles, r)
-		}
-	}
-	if len(roles) == 0 {
-		roles = append(roles, defaultRole)
-	}
-	id := authz.Identity{
-		Type: authz.TypeUser, ID: u.ID, Credential: authz.CredentialAsserted, Roles: roles,
-		User: &authz.UserFacts{
-			ID: u.ID, Name: u.Name, Email: u.Email, EmailVerified: u.EmailVerified, Username: text0(u.Username),
-			Banned: u.Banned, CreatedAt: u.CreatedAt, Attributes: u.Attributes,
-		},
-		Properties: u.Attributes,
-		AssertedBy: &authz.Asserter{Type: "system", ID: "cli"},
-	}
-	if u.ServiceAccount {
-		id.Type = authz.TypeServiceAccount
-	}
-	return authz.NewSubject(id)
-}
-
-func defaultRole(cmd *cobra.Command) string {
-	c, _ := load(cmd.Flags()) // with has loaded it without a mistake
-	return c.DefaultRole
 }
 
 func decisionDocument(d authz.Decision, e authz.Explanation, explain bool) any {

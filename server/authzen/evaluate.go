@@ -2,12 +2,12 @@ package authzen
 
 import (
 	"context"
-	stdjson "encoding/json"
 	"errors"
 	"net/http"
 
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/directory"
 )
 
 // Decision is the answer to one evaluation. A policy's reasons are not in it:
@@ -35,52 +35,25 @@ func (s *Surface) single(ctx context.Context, caller authn.Principal, body objec
 	return s.panel(caller).decide(ctx, q)
 }
 
-// panel decides questions of one caller: all by the same policy, and asking only
-// once whether the caller may ask about a subject.
+// panel decides questions of one caller, all by the same policy.
 type panel struct {
-	s        *Surface
-	caller   authn.Principal
 	decider  authz.Decider
-	subjects map[string]asserted
+	subjects *directory.Assertions
 }
 
-type asserted struct {
-	subject *authz.Subject
-	err     error
-}
-
-func (s *Surface) panel(caller authn.Principal) *panel {
-	return &panel{s: s, caller: caller, decider: s.engine.Now(), subjects: map[string]asserted{}}
+func (s *Surface) panel(caller authn.Principal) panel {
+	return panel{s.engine.Now(), s.directory.Assertions(caller, "evaluate")}
 }
 
 // decide answers q. The error says that the caller may not ask, or that there is
 // no answer.
-func (p *panel) decide(ctx context.Context, q question) (Decision, error) {
-	subject, err := p.assert(ctx, q)
-	if err != nil {
+func (p panel) decide(ctx context.Context, q question) (Decision, error) {
+	subject, err := p.subjects.Subject(ctx, q.subject)
+	if err != nil || !q.named() {
 		return Decision{}, err
-	}
-	if !q.named() {
-		return Decision{}, nil
 	}
 	d, err := p.decider.Decide(ctx, authz.Request{Subject: subject, Action: q.action, Resource: q.resource, Context: q.context})
-	if err != nil {
-		return Decision{}, err
-	}
-	return Decision{d.Allow, d.Context}, nil
-}
-
-func (p *panel) assert(ctx context.Context, q question) (*authz.Subject, error) {
-	key, err := stdjson.Marshal(q.subject)
-	if err != nil {
-		return nil, err
-	}
-	a, known := p.subjects[string(key)]
-	if !known {
-		a.subject, a.err = p.s.directory.Assert(ctx, p.caller, "evaluate", q.subject)
-		p.subjects[string(key)] = a
-	}
-	return a.subject, a.err
+	return Decision{d.Allow, d.Context}, err
 }
 
 // Batch is the answer to several evaluations.

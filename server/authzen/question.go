@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -134,6 +133,12 @@ type entity struct {
 	Properties map[string]any
 }
 
+func (e entity) ref() directory.Ref { return directory.Ref(e) }
+
+func (e entity) resource() authz.Resource {
+	return authz.Resource{Type: e.Type, ID: e.ID, Properties: e.Properties}
+}
+
 // entity reads a subject or resource. Of what is searched for, the id is not
 // looked at.
 func (o object) entity(name string, searched bool) (e entity, err error) {
@@ -195,7 +200,7 @@ func (o object) question() (q question, err error) {
 	if err != nil {
 		return q, err
 	}
-	q.subject, q.resource = directory.Ref(subject), authz.Resource(resource)
+	q.subject, q.resource = subject.ref(), resource.resource()
 	q.context, err = o.context()
 	return q, err
 }
@@ -204,10 +209,5 @@ func (o object) question() (q question, err error) {
 // may be empty in a request, but nothing is called so; and to the engine a
 // resource without an id is the type as a whole, which is another question.
 func (q question) named() bool {
-	for _, name := range []string{q.subject.Type, q.subject.ID, q.action.Name, q.resource.Type, q.resource.ID} {
-		if name == "" || strings.ContainsRune(name, 0) {
-			return false
-		}
-	}
-	return true
+	return q.subject.Type != "" && q.subject.ID != "" && q.action.Name != "" && q.resource.Type != "" && q.resource.ID != ""
 }

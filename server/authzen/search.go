@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/ostiary/ostiary/authn"
-	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/directory"
 )
 
@@ -112,7 +111,7 @@ func (s *Surface) search(r *http.Request, caller authn.Principal, what string) (
 	if q.Context, err = body.context(); err != nil {
 		return q, err
 	}
-	q.Subject, q.Resource = directory.Ref(subject), authz.Resource(resource)
+	q.Subject, q.Resource = subject.ref(), resource.resource()
 
 	page, err := body.member("page")
 	if err != nil {
@@ -125,7 +124,7 @@ func (s *Surface) search(r *http.Request, caller authn.Principal, what string) (
 	}
 	// The caller is in it: a token is of no use to somebody else.
 	who := caller.Subject().Identity()
-	q.request, err = stdjson.Marshal([]any{what, who.Type, who.ID, q.Subject, q.Action, q.Resource, q.Context, properties})
+	q.request, err = stdjson.Marshal([]any{what, who.Type, who.ID, q.Subject, q.Action, q.Resource.Type, q.Resource.ID, q.Resource.Properties, q.Context, properties})
 	if err != nil {
 		return q, err
 	}

@@ -554,39 +554,32 @@ func hasPermission(c *call) (any, error) {
 // other describes the user (or, without one, a holder of the role) that the
 // caller asks about.
 func (c *call) other(id value, role *string) (*authz.Subject, error) {
-	if err := c.ask("evaluate", authz.Resource{Type: "access"}); err != nil {
+	about := authz.Resource{Type: "access"}
+	if id.truthy() {
+		about.Properties = map[string]any{"subject": map[string]any{"type": authz.TypeUser, "id": orNobody(id.coerced())}}
+	}
+	if err := c.ask("evaluate", about); err != nil {
 		return nil, err
 	}
 	by := &authz.Asserter{Type: c.caller.Subject().Identity().Type, ID: c.own()}
 	if k := c.caller.Key(); k != nil {
 		by.KeyID = k.ID
 	}
-	who := authz.Identity{Type: authz.TypeUser, Credential: authz.CredentialAsserted, AssertedBy: by}
 	if !id.truthy() {
-		who.ID, who.Roles = "anybody", splitRoles(*role) // policies want a name
-		return authz.NewSubject(who)
+		return authz.NewSubject(authz.Identity{
+			Type: authz.TypeUser, ID: "anybody", // policies want a name
+			Credential: authz.CredentialAsserted, Roles: splitRoles(*role), AssertedBy: by,
+		})
 	}
-	u, err := c.s.auth.User(c.ctx, authn.System("has-permission"), orNobody(id.coerced()))
+	who, err := c.s.auth.Identity(c.ctx, orNobody(id.coerced()))
 	if errors.Is(err, authn.ErrUserNotFound) {
 		return nil, &apiError{Status: http.StatusBadRequest, Message: "user not found"}
 	}
 	if err != nil {
 		return nil, err
 	}
-	if u.ServiceAccount {
-		who.Type = authz.TypeServiceAccount
-	}
-	who.ID = u.ID
-	who.User = &authz.UserFacts{
-		ID: u.ID, Name: u.Name, Email: u.Email, EmailVerified: u.EmailVerified,
-		Banned: u.BannedAt(time.Now()), CreatedAt: u.CreatedAt, Attributes: u.Attributes,
-	}
-	if u.Username != nil {
-		who.User.Username = *u.Username
-	}
-	if u.Role != nil {
-		who.Roles = splitRoles(*u.Role)
-	}
+	who.Credential, who.AssertedBy, who.Known = authz.CredentialAsserted, by, true
+	who.Properties = who.User.Attributes
 	return authz.NewSubject(who)
 }
 

@@ -1,0 +1,84 @@
+package authn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/memory"
+)
+
+// maxRemembered bounds the ids that are remembered, so that nobody fills memory
+// with long ones.
+const maxRemembered = 256
+
+// known remembers users by id, for questions about somebody who is not calling.
+// nil stands for nobody.
+type known = memory.Cache[string, *User]
+
+func newKnown(o *Options) *known {
+	return memory.New(o.CacheSize, o.CacheTTL, func(id string, _ *User) []memory.Ref { return []memory.Ref{{Kind: "user", ID: id}} })
+}
+
+// Identity returns what policies see of the user with this id: everything but
+// a credential and what goes with one, which are the caller's to add.
+// ErrUserNotFound. Nobody is asked for permission: what is done with it needs
+// one of its own.
+func (s *Service) Identity(ctx context.Context, id string) (authz.Identity, error) {
+	u, err := s.remembered(ctx, id)
+	if err != nil {
+		return authz.Identity{}, err
+	}
+	if u == nil {
+		return authz.Identity{}, ErrUserNotFound
+	}
+	return s.identity(u), nil
+}
+
+func (s *Service) remembered(ctx context.Context, id string) (*User, error) {
+	now := s.o.Clock()
+	if u, ok := s.known.Get(id, now); ok {
+		return u, nil
+	}
+	// Before the read, so that a change that lands after it wins.
+	generation := s.known.Generation()
+	var found *User
+	u, err := s.store.User(ctx, id)
+	switch {
+	case err == nil && u.ID == id: // a collation that folds case finds somebody else
+		found = &u
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return nil, fmt.Errorf("find user: %w", err)
+	}
+	if len(id) <= maxRemembered {
+		s.known.Put(generation, id, found, now)
+	}
+	return found, nil
+}
+
+// Identities is Identity for the users whose ids are greater than after,
+// ascending byte by byte, at most limit.
+func (s *Service) Identities(ctx context.Context, after string, limit int) ([]authz.Identity, error) {
+	users, err := s.store.UsersAfter(ctx, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list users: %w", err)
+	}
+	ids := make([]authz.Identity, len(users))
+	for i := range users {
+		ids[i] = s.identity(&users[i])
+	}
+	return ids, nil
+}
+
+func (s *Service) identity(u *User) authz.Identity {
+	return authz.Identity{
+		Type:  u.subjectType(),
+		ID:    u.ID,
+		Roles: s.roles(u),
+		User: &authz.UserFacts{
+			ID: u.ID, Name: u.Name, Email: u.Email, EmailVerified: u.EmailVerified,
+			Username: value(u.Username), Banned: u.BannedAt(s.now()), CreatedAt: u.CreatedAt, Attributes: u.Attributes,
+		},
+	}
+}
