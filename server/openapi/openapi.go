@@ -179,7 +179,7 @@ func (d *Document) ValidateResponse(method, path string, status int, contentType
 	}
 	op, exists := d.find(asked, path)
 	if op == nil {
-		return d.undescribed(where, method, exists, status, contentType, body)
+		return d.undescribed(where, method, path, exists, status, contentType, body)
 	}
 	answer, ok := op.responses[strconv.Itoa(status)]
 	if !ok {
@@ -208,7 +208,7 @@ func (d *Document) ValidateResponse(method, path string, status int, contentType
 	return nil
 }
 
-func (d *Document) undescribed(where, method string, exists bool, status int, contentType string, body []byte) error {
+func (d *Document) undescribed(where, method, path string, exists bool, status int, contentType string, body []byte) error {
 	switch {
 	case exists && method == http.MethodOptions && status == http.StatusNoContent && len(body) == 0:
 		return nil
@@ -216,10 +216,15 @@ func (d *Document) undescribed(where, method string, exists bool, status int, co
 		return fmt.Errorf("%s: the route is not described", where)
 	case len(body) == 0:
 		return nil
-	case contentType != "application/problem+json":
+	}
+	media, schema := "application/problem+json", "Problem"
+	if strings.HasPrefix(path, "/access/v1/") || strings.HasPrefix(path, "/.well-known/authzen-configuration") {
+		media, schema = "application/json", "AuthZENError"
+	}
+	if contentType != media {
 		return fmt.Errorf("%s: a body of type %s is not described", where, contentType)
 	}
-	if err := d.ValidateSchema("Problem", body); err != nil {
+	if err := d.ValidateSchema(schema, body); err != nil {
 		return fmt.Errorf("%s: %w", where, err)
 	}
 	return nil
