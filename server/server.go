@@ -115,6 +115,12 @@ func New(o Options) (http.Handler, error) {
 	s.native(http.MethodGet, "/v1/decisions/{id}", s.decision)
 	s.native(http.MethodGet, "/v1/events", s.events)
 	s.native(http.MethodGet, "/v1/roles", s.roles)
+	s.native(http.MethodGet, "/v1/entities", s.entityTypes)
+	s.native(http.MethodPost, "/v1/entities", s.importEntities)
+	s.native(http.MethodGet, "/v1/entities/{type}", s.entities)
+	s.native(http.MethodGet, "/v1/entities/{type}/*", s.getEntity)
+	s.native(http.MethodPut, "/v1/entities/{type}/*", s.putEntity)
+	s.native(http.MethodDelete, "/v1/entities/{type}/*", s.deleteEntity)
 
 	s.authZEN()
 	s.betterAuth(auth)

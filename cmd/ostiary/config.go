@@ -122,6 +122,10 @@ type config struct {
 		Window     time.Duration `key:"window" help:"that window"`
 	} `key:"throttle"`
 
+	Directory struct {
+		Protected []string `key:"protected" help:"properties of subjects that only the store may tell; what a caller asserts of them is ignored"`
+	} `key:"directory"`
+
 	Decisions struct {
 		Deadline  time.Duration `key:"deadline" help:"time for one decision; after it the answer is no"`
 		Strict    bool          `key:"strict" help:"deny when a decision cannot be recorded"`
@@ -130,8 +134,8 @@ type config struct {
 	} `key:"decisions"`
 
 	Cache struct {
-		Size  int           `key:"size" help:"callers remembered; 0 remembers none"`
-		Life  time.Duration `key:"life" help:"the longest a caller is remembered unasked"`
+		Size  int           `key:"size" help:"callers remembered, and as many users and entities that were asked about; 0 remembers none"`
+		Life  time.Duration `key:"life" help:"the longest one is remembered unasked"`
 		Lease time.Duration `key:"lease" help:"the longest a change elsewhere can stay unnoticed"`
 	} `key:"cache"`
 

@@ -15,6 +15,7 @@ import (
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/directory"
 	"github.com/ostiary/ostiary/policies"
 	"github.com/ostiary/ostiary/server/authzen"
 	"github.com/ostiary/ostiary/server/betterauth"
@@ -133,6 +134,7 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 		Log:               log,
 		Version:           version(),
 		Origins:           origins,
+		Directory:         directory.Options{Protected: c.Directory.Protected},
 		Audit: audit.Options{
 			Buffer: c.Decisions.Buffer,
 			Strict: c.Decisions.Strict,

@@ -36,8 +36,11 @@ type Document struct {
 // Operation is a method on a path.
 type Operation struct {
 	ID, Method, Path string // Method in upper case, Path with {parameters}
-	responses        map[string]response
-	body             map[string]*jsonschema.Schema // by media type
+	// Rest says that the last parameter takes all that is left of the path,
+	// slashes included, which OpenAPI has no word for (x-rest).
+	Rest      bool
+	responses map[string]response
+	body      map[string]*jsonschema.Schema // by media type
 }
 
 type response struct {
@@ -57,6 +60,10 @@ func Load() (*Document, error) {
 	var doc struct {
 		Paths map[string]map[string]struct {
 			OperationID string `json:"operationId"`
+			Parameters  []struct {
+				In   string
+				Rest bool `json:"x-rest"`
+			}
 			RequestBody struct {
 				Content map[string]json.RawMessage
 			} `json:"requestBody"`
@@ -97,6 +104,9 @@ func Load() (*Document, error) {
 				errs = append(errs, fmt.Errorf("%s: operationId %q is empty or taken", at, op.ID))
 			}
 			ids[op.ID] = true
+			for _, p := range o.Parameters {
+				op.Rest = op.Rest || p.In == "path" && p.Rest
+			}
 			for media := range o.RequestBody.Content {
 				op.body[media] = compile(at + "/requestBody/content/" + escape(media) + "/schema")
 			}
@@ -151,6 +161,14 @@ func (d *Document) find(method, path string) (*Operation, bool) {
 	for template, methods := range d.paths {
 		if matches(strings.Split(template, "/"), segments) {
 			return methods[method], true
+		}
+	}
+	for template, methods := range d.paths {
+		for _, op := range methods {
+			if at := strings.LastIndexByte(template, '/'); op.Rest && strings.Count(path, "/") >= strings.Count(template, "/") &&
+				matches(strings.Split(template[:at], "/"), segments[:strings.Count(template, "/")]) {
+				return methods[method], true
+			}
 		}
 	}
 	return nil, false
