@@ -79,7 +79,7 @@ func (z *authZEN) everyEndpoint(t *testing.T) {
 				}
 			}
 			for _, media := range []string{"", "text/plain", "application/jsonp", "application/json-seq", "application/problem+json", "text/json", "application/x-www-form-urlencoded", "*/*"} {
-				check("content type "+media, 400, func(q *question) {
+				check("content type: "+media+".", 400, func(q *question) {
 					q.header.Del("Content-Type")
 					if media != "" {
 						q.header.Set("Content-Type", media)
@@ -87,11 +87,11 @@ func (z *authZEN) everyEndpoint(t *testing.T) {
 				})
 			}
 			for _, media := range []string{"application/json; charset=utf-8", "Application/JSON; Charset=UTF-8", "application/json;charset=\"utf-8\"", "application/json;"} {
-				check("content type "+media, 200, func(q *question) { q.header.Set("Content-Type", media) })
+				check("content type: "+media+".", 200, func(q *question) { q.header.Set("Content-Type", media) })
 			}
 			for _, authorization := range []string{"", "Bearer", "Bearer wrong", "Basic cGVwOnNlY3JldA==", "Bearer " + z.key[:len(z.key)-1] + flip(z.key)} {
 				for _, body := range []string{whole, "not JSON"} {
-					got := check("authorization "+authorization, 401, func(q *question) {
+					got := check("authorization: "+authorization+".", 401, func(q *question) {
 						q.body = []byte(body)
 						q.header.Del("Authorization")
 						if authorization != "" {

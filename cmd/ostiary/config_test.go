@@ -241,12 +241,16 @@ ostiary.yaml:4: password.min: "eight" is not a whole number`
 	}
 
 	_, err = loaded(t, "", nil, "--listen=here", "--database=mysql://user:pass@host/db", "--base-url=auth", "--policies=nowhere",
-		"--secret=short", "--log-level=loud", "--username-min=40", "--keys-rate-limit-max=5", "--keys-rate-limit-window=0s", "--cache-size=-1", "--keys-default-permissions=user")
+		"--secret=short", "--log-level=loud", "--username-min=40", "--keys-rate-limit-max=5", "--keys-rate-limit-window=0s", "--cache-size=-1", "--keys-default-permissions=user",
+		"--authzen-identifiers=https://a.example,http://b.example", "--authzen-signing-key=nowhere.pem", "--authzen-max-evaluations=0")
 	want = `--listen: "here" is not host:port
 --database: must be sqlite:PATH, sqlite::memory: or postgres://…
 --base-url: "auth" is not an http:// or https:// URL
 --policies: open nowhere: no such file or directory
 --secret: has 5 characters; it needs at least 32
+--authzen-identifiers: identifier "http://b.example": must be an https URL without query and fragment
+--authzen-signing-key: stat nowhere.pem: no such file or directory
+--authzen-max-evaluations: must be at least 1
 --log-level: "loud" is none of debug, info, warn, error
 --keys-default-permissions: "user" is not type:action
 --cache-size: is negative
