@@ -18,8 +18,8 @@
 //
 // # Caching
 //
-// Principals are remembered by the digest of their credential. Each change to
-// a user, session or key forgets what was built on it: after the commit, and
+// Principals are remembered by the digest of their credential, users that were
+// asked about by id. Each change to a user, session or key forgets what was built on it: after the commit, and
 // before the method that changed it returns. Changes made by others arrive
 // through [Service.Forget]. Whatever ends by itself (a session, a key, an
 // overlap, a ban) is compared with the clock each time, remembered or not.

@@ -63,11 +63,12 @@ func TestLoadReportsEveryMistakeWithItsPlace(t *testing.T) {
 				"data.yaml: data.ostiary is reserved to Ostiary",
 				"permits/roles/data.json: data.permits is reserved to Ostiary",
 			}},
-		{"tables as rules", folder("a.rego", "package roles\n\nviewer := {}", "b.rego", "package self", "c.rego", "package settings"), nil,
+		{"tables as rules", folder("a.rego", "package roles\n\nviewer := {}", "b.rego", "package self", "c.rego", "package settings", "d.rego", "package actions"), nil,
 			[]string{
 				"a.rego:1:1: package roles: data.roles is a table, to be written in data.json or data.yaml",
 				"b.rego:1:1: package self: data.self is a table, to be written in data.json or data.yaml",
 				"c.rego:1:1: package settings: data.settings is a table, to be written in data.json or data.yaml",
+				"d.rego:1:1: package actions: data.actions is a table, to be written in data.json or data.yaml",
 			}},
 		{"rules for no resource type", folder("a.rego", "package app\n\nallow if true\n\ndocument.allow if true"), nil,
 			[]string{"a.rego:3:1: package app: name the resource type, as in package app.document"}},
@@ -353,4 +354,31 @@ func FuzzLoad(f *testing.F) {
 		}
 		_, _ = authz.Compile(t.Context(), b.Source) // may refuse, not break
 	})
+}
+
+// The actions of a type are those that the author lists, or else those that
+// the tables name for it or for every type.
+func TestActionsOfATypeComeFromTheirTableOrTheOthers(t *testing.T) {
+	b := mustLoad(t, folder("data.json", `{
+		"actions": {"record": ["view", "edit", "view"], "nothing": []},
+		"roles": {"clerk": {"file": ["read", "*"], "*": ["audit"]}, "chief": {"file": ["sign", "read"], "record": ["burn"]}},
+		"self": {"file": ["rename"]}
+	}`), nil)
+	for resourceType, want := range map[string][]string{
+		"record":  {"edit", "view"},
+		"nothing": {},
+		"file":    {"audit", "read", "rename", "sign"},
+		"unknown": {"audit"},
+		"session": {"audit", "create", "delete", "list", "revoke"},
+	} {
+		if got := b.Actions(resourceType); !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", resourceType, got, want)
+		}
+	}
+	_, err := policies.Load(folder("data.json", `{"actions": {"record": ["view", 1], "": []}}`), nil)
+	for _, want := range []string{"data.json: data.actions.record[1]: must be a name, not 1", "the resource type is empty"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
 }

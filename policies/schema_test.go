@@ -44,8 +44,9 @@ func everybody() map[string]authz.Identity {
 		"key session":     {Type: authz.TypeUser, ID: "u1", Credential: authz.CredentialSession, Roles: []string{"admin"}, User: user, Session: session, Key: key},
 		"service account": {Type: authz.TypeServiceAccount, ID: "u1", Credential: authz.CredentialAPIKey, User: &authz.UserFacts{ID: "u1", Name: "bot"}, Key: &authz.KeyFacts{ID: "k1"}},
 		"asserted": {Type: "robot", ID: "r2", Credential: authz.CredentialAsserted, Properties: map[string]any{"model": 2},
-			AssertedBy: &authz.Asserter{Type: "service_account", ID: "u3", KeyID: "k1"}},
-		"anonymous": {Type: authz.TypeAnonymous, Credential: authz.CredentialNone},
+			AssertedBy: &authz.Asserter{Type: "service_account", ID: "u3", KeyID: "k1"}, Known: true},
+		"asserted user": {Type: authz.TypeUser, ID: "u1", Credential: authz.CredentialAsserted, User: user, AssertedBy: &authz.Asserter{Type: "system", ID: "cli"}},
+		"anonymous":     {Type: authz.TypeAnonymous, Credential: authz.CredentialNone},
 	}
 }
 
@@ -61,7 +62,7 @@ func TestInputSchemaDescribesTheInput(t *testing.T) {
 			doc := authz.Request{
 				Subject:  subject,
 				Action:   authz.Action{Name: "read", Properties: map[string]any{"n": 1}},
-				Resource: authz.Resource{Type: "document", ID: "d1"},
+				Resource: authz.Resource{Type: "document", ID: "d1", Known: at == born},
 				Context:  map[string]any{"own": true},
 			}.Document(&authz.Facts{IP: "::1", UserAgent: "test", Method: "GET", Path: "/"}, at)
 			if err := s.Validate(plain(t, doc)); err != nil {
@@ -92,6 +93,8 @@ func TestInputSchemaRefusesOthers(t *testing.T) {
 		func(p, doc map[string]any) { p["admin"] = true },
 		func(p, doc map[string]any) { p["user"] = map[string]any{"id": "u1"} },
 		func(p, doc map[string]any) { p["key"] = nil },
+		func(p, doc map[string]any) { p["known"] = false },
+		func(p, doc map[string]any) { doc["resource"].(map[string]any)["known"] = "yes" },
 		func(p, doc map[string]any) { p["session"] = map[string]any{"id": "s1"} },
 		func(p, doc map[string]any) { doc["context"] = map[string]any{"time": "noon"} },
 	} {

@@ -71,7 +71,7 @@ func other(s setting) string {
 		return "sqlite:other.db"
 	case "secret", "old_secrets":
 		return "0123456789abcdef0123456789abcdef"
-	case "base_url":
+	case "base_url", "authzen.identifiers":
 		return "https://auth.example.test"
 	case "policies":
 		return "."
@@ -111,6 +111,8 @@ func TestEverySettingFromEverywhere(t *testing.T) {
 			switch s.key {
 			case "username.min", "keys.name_min", "keys.prefix_min", "keys.min_life":
 				want = format(s.value.Interface()) // the default is as good
+			case "authzen.signing_key":
+				want = keyFile(t)
 			}
 			value := func(c config) string {
 				for _, got := range settings(&c) {
