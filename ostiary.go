@@ -30,6 +30,7 @@ import (
 	"github.com/ostiary/ostiary/directory"
 	"github.com/ostiary/ostiary/policies"
 	"github.com/ostiary/ostiary/server"
+	"github.com/ostiary/ostiary/server/authzen"
 	"github.com/ostiary/ostiary/server/betterauth"
 	"github.com/ostiary/ostiary/server/forwardauth"
 	"github.com/ostiary/ostiary/server/opa"
@@ -68,6 +69,7 @@ type Options struct {
 
 	Request request.Options    // Secrets are set from above
 	Auth    betterauth.Options // the Better Auth surface
+	AuthZEN authzen.Options    // the AuthZEN surface; Secrets and Clock are set from above
 	OPA     opa.Options        // the OPA-compatible surface
 	Origins []string           // that may use cookies with the native API
 
@@ -170,7 +172,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	}); failed != nil {
 		mistakes = append(mistakes, failed)
 	}
-	o.Request.Secrets = o.Secrets
+	o.Request.Secrets, o.AuthZEN.Secrets = o.Secrets, o.Secrets
 	if i.reader, failed = request.New(o.Request); failed != nil {
 		mistakes = append(mistakes, failed)
 	}
@@ -189,7 +191,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	i.metrics.Cache(i.authn.CacheStats)
 	if i.handler, err = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Directory: i.directory, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
-		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, OPA: o.OPA, Gate: i.gate, Origins: o.Origins,
+		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, AuthZEN: o.AuthZEN, OPA: o.OPA, Gate: i.gate, Origins: o.Origins,
 		Metrics: i.metrics, Clock: o.Clock,
 	}); err != nil {
 		return nil, err

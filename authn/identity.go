@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/memory"
@@ -37,6 +38,9 @@ func (s *Service) Identity(ctx context.Context, id string) (authz.Identity, erro
 }
 
 func (s *Service) remembered(ctx context.Context, id string) (*User, error) {
+	if strings.ContainsRune(id, 0) { // no store could be asked
+		return nil, nil
+	}
 	now := s.o.Clock()
 	if u, ok := s.known.Get(id, now); ok {
 		return u, nil

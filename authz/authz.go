@@ -91,7 +91,10 @@ type Request struct {
 	// request's own.
 	Mapped string
 	// Context is what the asking application adds to the input's context.
-	// The request's own facts (see [Facts]) win over members of the same name.
+	// The request's own facts (see [Facts]) win over members of the same name,
+	// unless the subject is asserted: then the facts are about whoever asks, not
+	// about the subject, and the context is what the application says, with
+	// nothing but the time from here.
 	Context map[string]any
 }
 

@@ -88,6 +88,24 @@ func (e *Engine) DecideAll(ctx context.Context, rs []Request) ([]Decision, error
 	return ds, nil
 }
 
+// Now returns a Decider that answers by the policy that is in force now, however
+// long it is used: questions that belong together are answered by one policy.
+// Unlike a [Judge] it has each decision recorded.
+func (e *Engine) Now() Decider { return underPolicy{e, e.policy.Load()} }
+
+type underPolicy struct {
+	engine *Engine
+	policy *Policy
+}
+
+func (u underPolicy) Decide(ctx context.Context, r Request) (Decision, error) {
+	r, err := u.engine.described(ctx, r)
+	if err != nil {
+		return Decision{}, err
+	}
+	return u.engine.decide(ctx, u.policy, r)
+}
+
 // described returns r with all that is known of its resource.
 func (e *Engine) described(ctx context.Context, r Request) (Request, error) {
 	if r.Described {

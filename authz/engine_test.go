@@ -3,6 +3,8 @@ package authz_test
 import (
 	"context"
 	"errors"
+	"maps"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -227,6 +229,27 @@ else := {"allow": false, "reasons": [{"code": "unknown", "message": "no address"
 	}
 }
 
+// What is known of the request that asks about somebody is not known of them.
+func TestContextOfAnAssertedSubjectIsTheApplications(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	e := engine(t, minimal(`decision := {"allow": true, "reasons": [], "context": input.context}`), authz.Options{Clock: func() time.Time { return now }})
+	asserted := subject(t, authz.Identity{Type: "user", ID: "ann", Credential: authz.CredentialAsserted})
+	ctx := authz.WithFacts(t.Context(), &authz.Facts{IP: "192.0.2.1", UserAgent: "gateway", Method: "POST", Path: "/access/v1/evaluation"})
+	for _, said := range []map[string]any{nil, {"ip": "203.0.113.9", "device": "phone", "time": "1985-10-26T01:22-07:00"}} {
+		r := authz.Request{Subject: asserted, Action: authz.Action{Name: "read"}, Resource: authz.Resource{Type: "record", ID: "1"}, Context: said}
+		want := map[string]any{}
+		maps.Copy(want, said)
+		want["time"] = "2026-01-02T03:04:05.000Z"
+		d, err := e.Decide(ctx, r)
+		if err != nil || !reflect.DeepEqual(d.Context, want) {
+			t.Errorf("said %v: policies saw %v, %v; want %v", said, d.Context, err, want)
+		}
+		if doc := r.Document(authz.FactsFrom(ctx), now)["context"]; !reflect.DeepEqual(doc, want) {
+			t.Errorf("said %v: on record as %v, want %v", said, doc, want)
+		}
+	}
+}
+
 func TestSessionStopsBeingFreshWithTime(t *testing.T) {
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	e := engine(t, minimal(`decision := {"allow": true, "reasons": [{"code": "fresh", "message": "fresh"}]} if input.principal.session.fresh == true
@@ -370,6 +393,20 @@ func TestBatchIsDecidedUnderOnePolicy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		one := e.Now()
+		for range batch {
+			d, err := one.Decide(t.Context(), listUsers)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ds = append(ds, d)
+		}
+		for _, d := range ds[len(batch):] {
+			if d.Revision != ds[len(batch)].Revision {
+				t.Fatalf("mixed answer, one by one: %s in a batch of %s", d.Revision, ds[len(batch)].Revision)
+			}
+		}
+		ds = ds[:len(batch)]
 		for _, d := range ds {
 			if d.Revision != ds[0].Revision || d.Allow != (d.Revision == "r1") {
 				t.Fatalf("mixed answer: %s allow=%v in a batch of %s", d.Revision, d.Allow, ds[0].Revision)

@@ -34,7 +34,7 @@ func input(r Request, facts *Facts, now time.Time) (*ast.Term, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resource.properties: %w", err)
 	}
-	about, err := contextTerm(r.Context, facts, now)
+	about, err := contextTerm(r.context(facts, now))
 	if err != nil {
 		return nil, fmt.Errorf("context: %w", err)
 	}
@@ -69,21 +69,20 @@ func properties(m map[string]any) (*ast.Term, error) {
 	return ast.NewTerm(v), nil
 }
 
-func contextTerm(m map[string]any, facts *Facts, now time.Time) (*ast.Term, error) {
-	merged := contextDocument(m, facts, now)
-	v, err := ast.InterfaceToValue(merged)
+func contextTerm(doc map[string]any) (*ast.Term, error) {
+	v, err := ast.InterfaceToValue(doc)
 	if err != nil {
 		return nil, err
 	}
 	return ast.NewTerm(v), nil
 }
 
-func contextDocument(m map[string]any, facts *Facts, now time.Time) map[string]any {
-	doc := make(map[string]any, len(m)+5)
-	for k, v := range m {
+func (r Request) context(facts *Facts, now time.Time) map[string]any {
+	doc := make(map[string]any, len(r.Context)+5)
+	for k, v := range r.Context {
 		doc[k] = v
 	}
-	if facts != nil {
+	if facts != nil && r.subject().identity.Credential != CredentialAsserted {
 		// What is not known of the request is absent, not what its sender says.
 		replaceText(doc, "ip", facts.IP)
 		replaceText(doc, "userAgent", facts.UserAgent)
@@ -118,6 +117,6 @@ func (r Request) Document(facts *Facts, now time.Time) map[string]any {
 		"principal": r.subject().Document(now),
 		"action":    map[string]any{"name": r.Action.Name, "properties": object(r.Action.Properties)},
 		"resource":  resource,
-		"context":   contextDocument(r.Context, facts, now),
+		"context":   r.context(facts, now),
 	}
 }

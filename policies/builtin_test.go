@@ -51,8 +51,12 @@ func TestExamples(t *testing.T) {
 	if err != nil || len(folders) < 2 {
 		t.Fatalf("examples: got %v, %v", folders, err)
 	}
-	for _, dir := range folders {
-		t.Run(filepath.Base(dir), func(t *testing.T) {
+	more, err := filepath.Glob("../examples/authzen/*/policies")
+	if err != nil || len(more) < 4 {
+		t.Fatalf("examples of AuthZEN: got %v, %v", more, err)
+	}
+	for _, dir := range append(folders, more...) {
+		t.Run(strings.TrimPrefix(dir, "../examples/"), func(t *testing.T) {
 			b, err := Load(os.DirFS(dir), nil)
 			if err != nil {
 				t.Fatal(err)
@@ -73,6 +77,11 @@ func TestRegoIsFormatted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	more, err := filepath.Glob("../examples/authzen/*/policies/*.rego")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, more...)
 	own, err := filepath.Glob("builtin/*.rego")
 	if err != nil {
 		t.Fatal(err)

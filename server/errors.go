@@ -183,9 +183,8 @@ func invalid(pointer, format string, args ...any) error {
 	return invalidAt(pointer, fmt.Sprintf(format, args...))
 }
 
-func writeProblem(w http.ResponseWriter, p *Problem) {
-	h := w.Header()
-	h.Set("Content-Type", "application/problem+json")
+// setHeader says in h what p says in headers.
+func (p *Problem) setHeader(h http.Header) {
 	h.Set("Cache-Control", "no-store")
 	if p.challenge != "" {
 		h.Set("WWW-Authenticate", p.challenge)
@@ -193,6 +192,11 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 	if p.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(p.retryAfter.Seconds()))))
 	}
+}
+
+func writeProblem(w http.ResponseWriter, p *Problem) {
+	p.setHeader(w.Header())
+	w.Header().Set("Content-Type", "application/problem+json")
 	body, err := encode(p)
 	if err != nil { // a policy's reason that is not JSON
 		p.Reasons = nil

@@ -70,9 +70,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case s.opa.Owns(r.URL.Path):
 			s.opa.WriteError(x, err)
 		case ok:
-			writeProblem(x, problem(http.StatusBadRequest, CodeInvalid, bad.Field+" "+bad.Reason))
+			s.fail(x, r, problem(http.StatusBadRequest, CodeInvalid, bad.Field+" "+bad.Reason))
 		default:
-			WriteError(x, err, authn.Principal{})
+			s.fail(x, r, problemOf(err, authn.Principal{}))
 		}
 		return
 	}
@@ -124,7 +124,7 @@ func (s *server) recovered(x *request.Exchange, r *http.Request, failure any) an
 	case s.opa.Owns(r.URL.Path):
 		s.opa.WriteError(x, nil)
 	default:
-		WriteError(x, nil, authn.Principal{})
+		s.fail(x, r, problemOf(nil, authn.Principal{}))
 	}
 	return nil
 }

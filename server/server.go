@@ -32,6 +32,7 @@ import (
 	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/directory"
 	"github.com/ostiary/ostiary/policies"
+	"github.com/ostiary/ostiary/server/authzen"
 	"github.com/ostiary/ostiary/server/betterauth"
 	"github.com/ostiary/ostiary/server/forwardauth"
 	"github.com/ostiary/ostiary/server/opa"
@@ -60,6 +61,7 @@ type Options struct {
 	Auth      betterauth.Options // the Better Auth surface
 	Gate      *forwardauth.Gate  // answers reverse proxies, if it is enabled; nil: none
 	OPA       opa.Options        // the OPA-compatible surface
+	AuthZEN   authzen.Options    // the AuthZEN surface; Clock is set from below
 	// Origins may send writes with a cookie to the native API, besides the
 	// service's own: "https://app.example". The Better Auth surface has its
 	// own list.
@@ -75,6 +77,7 @@ type server struct {
 	origins  *http.CrossOriginProtection
 	base     string // path of the Better Auth surface
 	opa      *opa.Handler
+	zen      *authzen.Surface
 }
 
 // New returns the handler of all surfaces.
@@ -87,6 +90,7 @@ func New(o Options) (http.Handler, error) {
 	if s.Clock == nil {
 		s.Clock = time.Now
 	}
+	o.AuthZEN.Clock = s.Clock
 	var errs []error
 	for _, origin := range o.Origins {
 		if err := s.origins.AddTrustedOrigin(origin); err != nil {
@@ -99,6 +103,8 @@ func New(o Options) (http.Handler, error) {
 		Reader: o.Reader, Authn: o.Authn, Engine: o.Engine, Directory: o.Directory, Policies: o.Policies,
 		Origins: s.origins, Ready: o.Ready, Version: o.Version, Log: s.Log,
 	})
+	errs = append(errs, err)
+	s.zen, err = authzen.New(o.AuthZEN, o.Reader, o.Engine, o.Directory)
 	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -129,6 +135,7 @@ func New(o Options) (http.Handler, error) {
 	s.native(http.MethodPut, "/v1/entities/{type}/*", s.putEntity)
 	s.native(http.MethodDelete, "/v1/entities/{type}/*", s.deleteEntity)
 
+	s.authZEN()
 	s.opa.Mount(s.mux.Method)
 	s.betterAuth(auth)
 	return s, nil
@@ -176,7 +183,7 @@ func (s *server) notFound(w http.ResponseWriter, r *http.Request) {
 		s.opa.NotFound(w, r)
 		return
 	}
-	writeProblem(w, problem(http.StatusNotFound, CodeNotFound, "there is nothing at this path"))
+	s.fail(w, r, problem(http.StatusNotFound, CodeNotFound, "there is nothing at this path"))
 }
 
 var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
@@ -197,9 +204,12 @@ func (s *server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	allow = append(slices.Compact(allow), http.MethodOptions)
+	allow = slices.Compact(allow)
+	if !s.zen.Owns(r.URL.Path) {
+		allow = append(allow, http.MethodOptions)
+	}
 	w.Header().Set("Allow", strings.Join(allow, ", "))
-	if r.Method == http.MethodOptions {
+	if slices.Contains(allow, r.Method) { // OPTIONS
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
@@ -207,5 +217,14 @@ func (s *server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 		s.opa.MethodNotAllowed(w, r)
 		return
 	}
-	writeProblem(w, problem(http.StatusMethodNotAllowed, CodeMethodNotAllowed, "this path does not take "+r.Method))
+	s.fail(w, r, problem(http.StatusMethodNotAllowed, CodeMethodNotAllowed, "this path does not take "+r.Method))
+}
+
+// fail answers p as the surface does that owns the path.
+func (s *server) fail(w http.ResponseWriter, r *http.Request, p *Problem) {
+	if s.zen.Owns(r.URL.Path) {
+		writeAuthZENError(w, p)
+		return
+	}
+	writeProblem(w, p)
 }

@@ -161,14 +161,15 @@ func (db *DB) WriteRecords(ctx context.Context, records []audit.Record) error {
 func newRecordRow(r audit.Record) (*recordRow, error) {
 	row := &recordRow{
 		ID: r.ID, At: newInstant(r.At), Allow: r.Allow, Revision: r.Revision, actorRow: actorRow(r.Actor),
-		Action: r.Action, ResourceType: r.Resource.Type, ResourceID: r.Resource.ID,
-		Failure: r.Failure, RequestID: r.RequestID,
+		Action: storable(r.Action), ResourceType: storable(r.Resource.Type), ResourceID: storable(r.Resource.ID),
+		Failure: storable(r.Failure), RequestID: storable(r.RequestID),
 	}
+	row.actorRow.Type, row.actorRow.ID = storable(r.Actor.Type), storable(r.Actor.ID)
 	var codes strings.Builder
 	for _, reason := range r.Reasons {
 		codes.WriteString("|" + reason.Code + "|")
 	}
-	row.Codes = codes.String()
+	row.Codes = storable(codes.String())
 	var errs [4]error
 	row.ResourceProperties, errs[0] = encode(r.Resource.Properties)
 	row.Input, errs[1] = encode(r.Input)
@@ -176,6 +177,11 @@ func newRecordRow(r audit.Record) (*recordRow, error) {
 	row.Masked, errs[3] = encode(r.Masked)
 	return row, errors.Join(errs[:]...)
 }
+
+// storable is s without what no text column takes. Names in a record are whatever
+// somebody asked about, and one that cannot be written would hold up all that
+// wait behind it. The input, which is JSON, still has the name as it was.
+func storable(s string) string { return strings.ReplaceAll(s, "\x00", "\ufffd") }
 
 func (r *recordRow) record() (audit.Record, error) {
 	rec := audit.Record{

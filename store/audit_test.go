@@ -68,6 +68,21 @@ func TestRecordIsReadAsItWasWritten(t *testing.T) {
 }
 
 // A batch whose fate is unknown may be written again.
+// Whatever names somebody asks about: what they are told apart by is in the input.
+func TestRecordOfOddNamesIsWritten(t *testing.T) {
+	eachDialect(t, func(t *testing.T, db *DB) {
+		odd := record("r1", base)
+		odd.Action, odd.Actor.ID, odd.Resource.Type, odd.Resource.ID = "re\x00ad", "u\x001", "docu\x00ment", "d\x001"
+		odd.Reasons = []authz.Reason{{Code: "c\x00", Message: "m\x00"}}
+		odd.Input = map[string]any{"action": "re\x00ad"}
+		must(t, db.WriteRecords(t.Context(), []audit.Record{odd, record("r2", base)}))
+		got, err := db.Record(t.Context(), "r1")
+		must(t, err)
+		odd.Action, odd.Actor.ID, odd.Resource.Type, odd.Resource.ID = "re\ufffdad", "u\ufffd1", "docu\ufffdment", "d\ufffd1"
+		diff(t, "record", got, odd)
+	})
+}
+
 func TestRecordsAreWrittenOnce(t *testing.T) {
 	eachDialect(t, func(t *testing.T, db *DB) {
 		ctx := t.Context()

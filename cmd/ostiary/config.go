@@ -21,6 +21,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/ostiary/ostiary"
+	"github.com/ostiary/ostiary/server/authzen"
 	"github.com/ostiary/ostiary/server/forwardauth"
 )
 
@@ -157,6 +158,12 @@ type config struct {
 		Depth int  `key:"depth" help:"deepest JSON in a request"`
 	} `key:"limits"`
 
+	AuthZEN struct {
+		Identifiers    []string `key:"identifiers" help:"https URLs that AuthZEN callers know the service by, each with a discovery document; empty for the base URL, if it is https"`
+		SigningKey     string   `key:"signing_key" help:"PEM file of private keys, ECDSA or Ed25519: the first signs the discovery documents, all are published"`
+		MaxEvaluations int      `key:"max_evaluations" help:"most evaluations in one request"`
+	} `key:"authzen"`
+
 	Log struct {
 		Level  string `key:"level" help:"debug, info, warn or error"`
 		Format string `key:"format" help:"text or json"`
@@ -210,6 +217,7 @@ func defaults() config {
 	c.Cache.Lease = 2 * time.Second
 	c.Limits.Body = 1 << 20
 	c.Limits.Depth = 32
+	c.AuthZEN.MaxEvaluations = 1000
 	c.Log.Level, c.Log.Format = "info", "text"
 	c.ShutdownGrace = 30 * time.Second
 	return c
@@ -474,6 +482,19 @@ func (c *config) check(where func(key string) string) []error {
 	}
 	if c.Secret == "" && c.postgres() {
 		refuse("secret", "is needed with Postgres: set OSTIARY_SECRET to %d random characters or more", ostiary.MinSecret)
+	}
+	for _, id := range c.AuthZEN.Identifiers {
+		if err := authzen.CheckIdentifier(id); err != nil {
+			refuse("authzen.identifiers", "%v", err)
+		}
+	}
+	if c.AuthZEN.SigningKey != "" {
+		if _, err := signingKeys(c.AuthZEN.SigningKey); err != nil {
+			refuse("authzen.signing_key", "%v", err)
+		}
+	}
+	if c.AuthZEN.MaxEvaluations == 0 {
+		refuse("authzen.max_evaluations", "must be at least 1")
 	}
 	oneOf("cookies.secure", c.Cookies.Secure, "auto", "true", "false")
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")

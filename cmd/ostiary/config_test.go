@@ -73,7 +73,7 @@ func other(s setting) string {
 		return "0123456789abcdef0123456789abcdef"
 	case "ext_authz_listen":
 		return "127.0.0.1:9191"
-	case "base_url":
+	case "base_url", "authzen.identifiers":
 		return "https://auth.example.test"
 	case "policies":
 		return "."
@@ -113,6 +113,8 @@ func TestEverySettingFromEverywhere(t *testing.T) {
 			switch s.key {
 			case "username.min", "keys.name_min", "keys.prefix_min", "keys.min_life":
 				want = format(s.value.Interface()) // the default is as good
+			case "authzen.signing_key":
+				want = keyFile(t)
 			}
 			value := func(c config) string {
 				for _, got := range settings(&c) {
@@ -243,7 +245,8 @@ ostiary.yaml:4: password.min: "eight" is not a whole number`
 	}
 
 	_, err = loaded(t, "", nil, "--listen=here", "--database=mysql://user:pass@host/db", "--base-url=auth", "--policies=nowhere",
-		"--secret=short", "--forward-auth-secret=short too", "--forward-auth-old-secrets=shorter", "--ext-authz-listen=there", "--log-level=loud", "--username-min=40", "--keys-rate-limit-max=5", "--keys-rate-limit-window=0s", "--cache-size=-1", "--keys-default-permissions=user")
+		"--secret=short", "--forward-auth-secret=short too", "--forward-auth-old-secrets=shorter", "--ext-authz-listen=there", "--log-level=loud", "--username-min=40", "--keys-rate-limit-max=5", "--keys-rate-limit-window=0s", "--cache-size=-1", "--keys-default-permissions=user",
+		"--authzen-identifiers=https://a.example,http://b.example", "--authzen-signing-key=nowhere.pem", "--authzen-max-evaluations=0")
 	want = `--listen: "here" is not host:port
 --ext-authz-listen: "there" is not host:port
 --database: must be sqlite:PATH, sqlite::memory: or postgres://…
@@ -252,6 +255,9 @@ ostiary.yaml:4: password.min: "eight" is not a whole number`
 --secret: has 5 characters; it needs at least 32
 --forward-auth-secret: has 9 characters; it needs at least 32
 --forward-auth-old-secrets: one has 7 characters; each needs at least 32
+--authzen-identifiers: identifier "http://b.example": must be an https URL without query and fragment
+--authzen-signing-key: stat nowhere.pem: no such file or directory
+--authzen-max-evaluations: must be at least 1
 --log-level: "loud" is none of debug, info, warn, error
 --keys-default-permissions: "user" is not type:action
 --cache-size: is negative

@@ -17,6 +17,7 @@ import (
 	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/directory"
 	"github.com/ostiary/ostiary/policies"
+	"github.com/ostiary/ostiary/server/authzen"
 	"github.com/ostiary/ostiary/server/betterauth"
 	"github.com/ostiary/ostiary/server/opa"
 	"github.com/ostiary/ostiary/server/request"
@@ -124,6 +125,9 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 	// Patterns are Better Auth's; elsewhere an origin is written out.
 	origins := slices.DeleteFunc(slices.Clone(c.TrustedOrigins), func(o string) bool { return strings.ContainsAny(o, "*?") })
 
+	// check has seen to it that they can be read.
+	keys, _ := signingKeys(c.AuthZEN.SigningKey)
+
 	return ostiary.Options{
 		Database:          c.Database,
 		Pool:              c.pool(),
@@ -168,6 +172,11 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 		OPA: opa.Options{
 			Query:       c.OPA.Query,
 			Entrypoints: c.OPA.Entrypoints,
+		},
+		AuthZEN: authzen.Options{
+			Identifiers:    c.identifiers(baseURL),
+			SigningKeys:    keys,
+			MaxEvaluations: c.AuthZEN.MaxEvaluations,
 		},
 		Authn: authn.Options{
 			SessionLife:          c.Session.Life,
@@ -216,6 +225,15 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 			},
 		},
 	}
+}
+
+// identifiers are those of the service to AuthZEN callers: as configured, or the
+// base URL, which they can only use if it is https.
+func (c *config) identifiers(baseURL string) []string {
+	if len(c.AuthZEN.Identifiers) == 0 && authzen.CheckIdentifier(baseURL) == nil {
+		return []string{baseURL}
+	}
+	return c.AuthZEN.Identifiers
 }
 
 func (c *config) pool() store.Pool {

@@ -63,4 +63,10 @@ holds(c, allow) if {
 	print(d)
 	d.allow == allow
 	codes(d.reasons) == c.codes
+	passes(c) == allow
 }
+
+# Whether a filter would have it.
+passes(c) if ostiary.passes with input as ask(c.principal, c.action, c.resource)
+
+else := false

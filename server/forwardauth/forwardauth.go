@@ -176,7 +176,7 @@ var IdentityHeaders = []string{
 // Judge decides whether q may pass. It never fails: what goes wrong here is a
 // verdict of 503 or 500, and a line in the log.
 func (g *Gate) Judge(ctx context.Context, q Question) Verdict {
-	id := request.RequestID(q.Header)
+	id, _ := request.RequestID(q.Header)
 	decided := g.o.Decided
 	if facts := authz.FactsFrom(ctx); facts != nil { // of the exchange in which the proxy asks
 		id, decided = facts.RequestID, facts.Decided

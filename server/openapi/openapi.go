@@ -198,7 +198,7 @@ func (d *Document) ValidateResponse(method, path string, status int, contentType
 	}
 	op, exists := d.find(asked, path)
 	if op == nil {
-		return d.undescribed(where, method, exists, status, contentType, body)
+		return d.undescribed(where, method, path, exists, status, contentType, body)
 	}
 	answer, ok := op.responses[strconv.Itoa(status)]
 	if !ok {
@@ -227,7 +227,7 @@ func (d *Document) ValidateResponse(method, path string, status int, contentType
 	return nil
 }
 
-func (d *Document) undescribed(where, method string, exists bool, status int, contentType string, body []byte) error {
+func (d *Document) undescribed(where, method, path string, exists bool, status int, contentType string, body []byte) error {
 	switch {
 	case exists && method == http.MethodOptions && status == http.StatusNoContent && len(body) == 0:
 		return nil
@@ -237,10 +237,15 @@ func (d *Document) undescribed(where, method string, exists bool, status int, co
 		return nil
 	case contentType == "application/json" && d.ValidateSchema("OPAError", body) == nil:
 		return nil // below the paths of OPA's API
-	case contentType != "application/problem+json":
+	}
+	media, schema := "application/problem+json", "Problem"
+	if strings.HasPrefix(path, "/access/v1/") || strings.HasPrefix(path, "/.well-known/authzen-configuration") {
+		media, schema = "application/json", "AuthZENError"
+	}
+	if contentType != media {
 		return fmt.Errorf("%s: a body of type %s is not described", where, contentType)
 	}
-	if err := d.ValidateSchema("Problem", body); err != nil {
+	if err := d.ValidateSchema(schema, body); err != nil {
 		return fmt.Errorf("%s: %w", where, err)
 	}
 	return nil

@@ -29,6 +29,7 @@ func (rd *Reader) Body(r *http.Request) ([]byte, error) {
 		return nil, nil
 	}
 	if r.ContentLength > rd.maxBody {
+		linger(r)
 		return nil, ErrTooLarge
 	}
 	data, err := io.ReadAll(io.LimitReader(r.Body, rd.maxBody+1))
@@ -36,6 +37,7 @@ func (rd *Reader) Body(r *http.Request) ([]byte, error) {
 		return nil, fmt.Errorf("read body: %w", err)
 	}
 	if int64(len(data)) > rd.maxBody {
+		linger(r)
 		return nil, ErrTooLarge
 	}
 	return data, nil
@@ -65,6 +67,20 @@ func (rd *Reader) Inflated(r *http.Request) ([]byte, error) {
 // TooDeep reports whether a JSON text nests deeper than MaxDepth, for those
 // who decode it in their own way.
 func (rd *Reader) TooDeep(text []byte) bool { return tooDeep(text, rd.maxDepth) }
+
+// maxLinger is how much of a body that is too large is read, and forgotten, so
+// that its sender comes to read the answer: one whose connection is closed while
+// it sends often sees a reset and nothing else. How long that takes is bounded by
+// the server's timeout for reading.
+const maxLinger = 128 << 20
+
+func linger(r *http.Request) {
+	if r.Header.Get("Expect") != "" { // it waits for leave to send
+		return
+	}
+	// What goes wrong is no worse than not to have tried.
+	_, _ = io.CopyN(io.Discard, r.Body, maxLinger)
+}
 
 // Decode reads a JSON body into v, strictly: application/json only, valid
 // UTF-8, no member twice. Members that v does not know are an error if opts

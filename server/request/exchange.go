@@ -1,10 +1,12 @@
 package request
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/ostiary/ostiary/audit"
@@ -45,10 +47,11 @@ func (rd *Reader) Begin(w http.ResponseWriter, r *http.Request, observe func(aut
 		UserAgent: r.UserAgent(),
 		Method:    r.Method,
 		Path:      r.URL.Path,
-		RequestID: RequestID(r.Header),
 		Decided:   x.decided,
 	}
-	w.Header()[IDHeader] = []string{x.facts.RequestID}
+	id, sent := RequestID(r.Header)
+	x.facts.RequestID = id
+	w.Header()[IDHeader] = []string{cmp.Or(sent, id)}
 	ctx := authz.WithFacts(r.Context(), &x.facts)
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		ctx = audit.WithReceipt(ctx, &x.receipt)
@@ -118,13 +121,24 @@ func (x *Exchange) Write(b []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (x *Exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
-// RequestID returns the id that a request came with, if it is fit to be
-// repeated in headers and logs, or a new one. It identifies; it proves nothing.
-func RequestID(h http.Header) string {
-	if id := h.Get(IDHeader); id != "" && len(id) <= 128 && printable(id) {
-		return id
+// maxID bounds ids of requests in logs and records. In headers they are bounded
+// by what the HTTP server takes of headers altogether.
+const maxID = 128
+
+// RequestID returns the id of a request for logs and records, and the one that it
+// came with, which the answer repeats to the byte. An id identifies; it proves
+// nothing. One that is not fit for a log or a record stands there quoted and cut.
+func RequestID(h http.Header) (id, sent string) {
+	// Several fields of a name are one value (RFC 9110, 5.3).
+	sent = strings.Join(h.Values(IDHeader), ", ")
+	switch {
+	case sent == "":
+		return strconv.FormatUint(rand.Uint64()|1<<63, 36) + strconv.FormatUint(rand.Uint64()|1<<63, 36), ""
+	case len(sent) <= maxID && printable(sent):
+		return sent, sent
 	}
-	return strconv.FormatUint(rand.Uint64()|1<<63, 36) + strconv.FormatUint(rand.Uint64()|1<<63, 36)
+	id = strconv.QuoteToASCII(sent[:min(len(sent), maxID)])
+	return id[:min(len(id), maxID)], sent
 }
 
 func printable(s string) bool {

@@ -1,7 +1,11 @@
 package request_test
 
 import (
+	"bufio"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -296,4 +300,35 @@ func FuzzForwardedAddress(f *testing.F) {
 			t.Errorf("%q: got %q, want 203.0.113.5", header, got)
 		}
 	})
+}
+
+// A client that sends all before it reads anything still reads the answer.
+func TestSenderOfABodyThatIsTooLargeIsAnswered(t *testing.T) {
+	rd := reader(t, request.Options{MaxBody: 64})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := rd.Body(r); errors.Is(err, request.ErrTooLarge) {
+			w.WriteHeader(http.StatusRequestEntityTooLarge)
+		}
+	}))
+	defer s.Close()
+	for name, header := range map[string]string{"length": "Content-Length: 33554432", "chunks": "Transfer-Encoding: chunked"} {
+		conn, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", header)
+		body := strings.Repeat("x", 32<<20)
+		if name == "chunks" {
+			body = fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body)
+		}
+		if _, err := io.WriteString(conn, body); err != nil {
+			t.Errorf("%s: cut off while sending: %v", name, err)
+			continue
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("%s: got %v, %v", name, resp, err)
+		}
+	}
 }
