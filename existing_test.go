@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -76,6 +77,17 @@ func eachExisting(t *testing.T, name string, test func(t *testing.T, e *existing
 	}
 }
 
+// ann is the id of the person who is in all of them.
+func (e *existing) ann() string {
+	switch e.name {
+	case "uuid":
+		return "0b9f4f4c-6c7e-4b7e-9d0a-5f1d3c2b1a01"
+	case "serial", "legacy-serial":
+		return "1"
+	}
+	return "u1"
+}
+
 func (e *existing) exec(query string) {
 	e.t.Helper()
 	if _, err := e.db.ExecContext(e.t.Context(), query); err != nil {
@@ -108,12 +120,12 @@ func (e *existing) serve(o ostiary.Options) *site {
 // their keys verify; what the application added to them is known to policies.
 func TestExistingDatabaseIsServed(t *testing.T) {
 	v := vectors(t)
-	for _, name := range []string{"core", "current", "legacy"} {
+	for _, name := range []string{"core", "current", "legacy", "uuid", "serial", "legacy-serial"} {
 		eachExisting(t, name, func(t *testing.T, e *existing) {
 			s := e.serve(ostiary.Options{})
 			login := fmt.Sprintf(`{"email":"Ann@example.test","password":%q}`, v.PasswordHashes[0].Password)
 			ann := s.signedIn(s.post("/sign-in/email", login))
-			if ann.id != "u1" {
+			if ann.id != e.ann() {
 				t.Errorf("signed in as %s", ann.id)
 			}
 			s.want("a wrong password", s.post("/sign-in/email", strings.Replace(login, "horse", "house", 1)), 401, "INVALID_EMAIL_OR_PASSWORD")
@@ -123,13 +135,13 @@ func TestExistingDatabaseIsServed(t *testing.T) {
 				credentials = append(credentials, []string{"X-Api-Key", v.APIKeyHashes[0].Key})
 			}
 			attributes := map[string]any{}
-			if e.name == "legacy" {
+			if strings.HasPrefix(e.name, "legacy") {
 				attributes = map[string]any{"plan": "gold", "seats": 5.0, "beta": true}
 			}
 			for _, c := range credentials {
 				a := s.do("GET", "/v1/me", "", c...)
 				principal, _ := a.json["principal"].(map[string]any)
-				if a.status != 200 || principal["id"] != "u1" {
+				if a.status != 200 || principal["id"] != e.ann() {
 					t.Fatalf("%s: got %d %s", c[0], a.status, a.body)
 				}
 				got, _ := principal["user"].(map[string]any)["attributes"].(map[string]any)
@@ -142,13 +154,13 @@ func TestExistingDatabaseIsServed(t *testing.T) {
 			}
 			if e.name != "core" {
 				s.want("the old key, as granted", s.get("/admin/list-users", "X-Api-Key", v.APIKeyHashes[0].Key), 200, "")
-				s.want("the old key, not granted", s.post("/admin/unban-user", `{"userId":"u1"}`, "X-Api-Key", v.APIKeyHashes[0].Key), 403, "GRANT_MISSING")
+				s.want("the old key, not granted", s.post("/admin/unban-user", `{"userId":"`+e.ann()+`"}`, "X-Api-Key", v.APIKeyHashes[0].Key), 403, "GRANT_MISSING")
 			}
 			// The application, too, finds what is new.
 			eve := s.signedIn(s.post("/sign-up/email", `{"name":"Eve","email":"eve@example.test","password":"correct-horse-1"}`))
 			id, _ := s.key(eve, `{"session":["list"]}`)
 			var owner, password string
-			column := map[string]string{"legacy": "userId"}[e.name]
+			column := map[string]string{"legacy": "userId", "legacy-serial": "userId"}[e.name]
 			if column == "" {
 				column = "referenceId"
 			}
@@ -161,6 +173,137 @@ func TestExistingDatabaseIsServed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whoever makes the ids, and of whatever type: everything that is done by id
+// works, and an id that is none, or is spelled otherwise, is one that nobody has.
+func TestIDsOfEveryKindWork(t *testing.T) {
+	for name, c := range map[string]struct {
+		unknown string
+		none    []string
+	}{
+		"current": {"nobody", []string{" u1", "U1"}},
+		"uuid": {"0b9f4f4c-6c7e-4b7e-9d0a-5f1d3c2b1aff", []string{
+			"1", "junk", "0B9F4F4C-6C7E-4B7E-9D0A-5F1D3C2B1A01", "0b9f4f4c6c7e4b7e9d0a5f1d3c2b1a01",
+			"{0b9f4f4c-6c7e-4b7e-9d0a-5f1d3c2b1a01}", " 0b9f4f4c-6c7e-4b7e-9d0a-5f1d3c2b1a01", "2d7d6b6e-8e90-4d90-9f2c-713f5e4d3c0g",
+		}},
+		"serial": {"4711", []string{
+			"01", " 1", "1 ", "+1", "-1", "1.0", "1e0", "0x1", "1_", "\uff11", "junk", "1;", "1'", "null",
+			"2147483648", "9223372036854775807", "9223372036854775808", "99999999999999999999999999",
+		}},
+		"legacy-serial": {"4711", []string{"01", " 1", "junk", "2147483648"}},
+	} {
+		eachExisting(t, name, func(t *testing.T, e *existing) {
+			o := ostiary.Options{}
+			o.Authn.AdminIDs = c.none
+			s := e.serve(o)
+			e.serve(ostiary.Options{}) // a second instance finds nothing to do
+			ann := s.signedIn(s.post("/sign-in/email", `{"email":"ann@example.test","password":"correct-horse-1"}`))
+			admin := []string{"Cookie", ann.cookie}
+
+			made := s.post("/admin/create-user", `{"name":"Eve","email":"eve@example.test","password":"correct-horse-1"}`, admin...)
+			s.want("create-user", made, 200, "")
+			eve := s.signedIn(s.post("/sign-in/email", `{"email":"eve@example.test","password":"correct-horse-1"}`))
+			if id := made.json["user"].(map[string]any)["id"]; id != eve.id || id == "" {
+				t.Errorf("made %v, signed in as %q", id, eve.id)
+			}
+			keyID, key := s.key(eve, `{"session":["list","create"],"user":["get"]}`)
+			s.want("the key", s.do("GET", "/v1/me", "", "X-Api-Key", key), 200, "")
+			rotated := s.post("/api-key/rotate", `{"keyId":"`+keyID+`","overlap":60}`, "Cookie", eve.cookie)
+			s.want("rotate", rotated, 200, "")
+			s.want("the old secret", s.do("GET", "/v1/me", "", "X-Api-Key", key), 200, "")
+			key, _ = rotated.json["key"].(string)
+			s.want("the new secret", s.do("GET", "/v1/me", "", "X-Api-Key", key), 200, "")
+			if a := s.post("/sign-in/api-key", "", "X-Api-Key", key); a.status != 200 {
+				t.Errorf("a session for the key: got %d %s", a.status, a.body)
+			}
+			robot := s.do("POST", "/v1/service-accounts", `{"name":"robot"}`, admin...)
+			if robot.status >= 300 {
+				t.Errorf("a service account: got %d %s", robot.status, robot.body)
+			}
+			a := s.post("/admin/list-user-sessions", `{"userId":"`+eve.id+`"}`, admin...)
+			if list, _ := a.json["sessions"].([]any); len(list) != 2 {
+				t.Errorf("Eve's sessions: got %d %s, want two", a.status, a.body)
+			}
+			if a = s.post("/admin/has-permission", `{"userId":"`+eve.id+`","permissions":{"user":["list"]}}`, admin...); a.json["success"] != false {
+				t.Errorf("has-permission: got %d %s", a.status, a.body)
+			}
+			a = s.post("/admin/impersonate-user", `{"userId":"`+eve.id+`"}`, admin...)
+			s.want("impersonate", a, 200, "")
+			cookie, _, _ := strings.Cut(a.header.Get("Set-Cookie"), ";")
+			s.want("as Eve", s.do("GET", "/v1/me", "", "Cookie", cookie), 200, "")
+
+			count := func(what, query string, want int) {
+				t.Helper()
+				a := s.get("/admin/list-users?"+query, admin...)
+				users, _ := a.json["users"].([]any)
+				if a.status != 200 || len(users) != want {
+					t.Errorf("%s: got %d %s, want %d", what, a.status, a.body, want)
+				}
+			}
+			everybody := int(s.get("/admin/list-users", admin...).json["total"].(float64))
+			count("by id", "filterField=id&filterValue="+eve.id, 1)
+			count("all but one", "filterField=id&filterOperator=ne&filterValue="+eve.id, everybody-1)
+			count("two", "sortBy=id&sortDirection=desc&filterField=id&filterOperator=in&filterValue="+eve.id+"&filterValue="+ann.id, 2)
+			count("by a part", "filterField=id&filterOperator=starts_with&filterValue="+eve.id, 1)
+
+			// What nobody has is answered alike, whatever it looks like.
+			asks := map[string]func(id string) answer{
+				"/admin/get-user": func(id string) answer { return s.get("/admin/get-user?id="+url.QueryEscape(id), admin...) },
+				"/api-key/get":    func(id string) answer { return s.get("/api-key/get?id="+url.QueryEscape(id), admin...) },
+				"/v1/authorize": func(id string) answer {
+					a := s.do("POST", "/v1/authorize", fmt.Sprintf(`{"action":"get","resource":{"type":"session","id":%s}}`, quoted(id)), admin...)
+					a.body = "" // names the decision
+					return a
+				},
+			}
+			for path, body := range map[string]string{
+				"/admin/set-role":             `{"userId":%s,"role":"user"}`,
+				"/admin/ban-user":             `{"userId":%s}`,
+				"/admin/unban-user":           `{"userId":%s}`,
+				"/admin/remove-user":          `{"userId":%s}`,
+				"/admin/set-user-password":    `{"userId":%s,"newPassword":"correct-horse-2"}`,
+				"/admin/update-user":          `{"userId":%s,"data":{"name":"X"}}`,
+				"/admin/impersonate-user":     `{"userId":%s}`,
+				"/admin/list-user-sessions":   `{"userId":%s}`,
+				"/admin/revoke-user-session":  `{"sessionToken":%s}`,
+				"/admin/revoke-user-sessions": `{"userId":%s}`,
+				"/admin/has-permission":       `{"userId":%s,"permissions":{"user":["list"]}}`,
+				"/api-key/create":             `{"userId":%s}`,
+				"/api-key/update":             `{"keyId":%s,"name":"x"}`,
+				"/api-key/delete":             `{"keyId":%s}`,
+				"/api-key/rotate":             `{"keyId":%s}`,
+			} {
+				asks[path] = func(id string) answer { return s.post(path, fmt.Sprintf(body, quoted(id)), admin...) }
+			}
+			for path, ask := range asks {
+				want := ask(c.unknown)
+				for _, id := range c.none {
+					if got := ask(id); got.status >= 500 || got.status != want.status || strings.ReplaceAll(got.body, id, c.unknown) != want.body {
+						t.Errorf("%s with %q: got %d %s, want %d %s", path, id, got.status, got.body, want.status, want.body)
+					}
+				}
+			}
+			for _, id := range c.none {
+				none := "filterField=id&filterValue=" + url.QueryEscape(id)
+				count("by "+id, none, 0)
+				count("in "+id, none+"&filterOperator=in&filterValue="+ann.id, 1)
+				count("not in "+id, none+"&filterOperator=not_in&filterValue="+ann.id, everybody-1)
+				count("all but "+id, none+"&filterOperator=ne", everybody)
+			}
+
+			s.want("ban", s.post("/admin/ban-user", `{"userId":"`+eve.id+`"}`, admin...), 200, "")
+			s.want("banned", s.do("GET", "/v1/me", "", "X-Api-Key", key), 401, "OWNER_BANNED")
+			s.want("remove-user", s.post("/admin/remove-user", `{"userId":"`+eve.id+`"}`, admin...), 200, "")
+			s.want("removed", s.do("GET", "/v1/me", "", "X-Api-Key", key), 401, "BAD_CREDENTIAL")
+			s.want("the last administrator", s.post("/admin/set-role", `{"userId":"`+ann.id+`","role":"user"}`, admin...), 403, "LAST_ADMIN")
+		})
+	}
+}
+
+func quoted(text string) string {
+	b, _ := json.Marshal(text)
+	return string(b)
 }
 
 // With another secret nobody is signed in; keys and passwords do not depend

@@ -31,6 +31,7 @@ import (
 	"github.com/ostiary/ostiary/policies"
 	"github.com/ostiary/ostiary/server"
 	"github.com/ostiary/ostiary/server/betterauth"
+	"github.com/ostiary/ostiary/server/forwardauth"
 	"github.com/ostiary/ostiary/server/request"
 	"github.com/ostiary/ostiary/store"
 )
@@ -68,6 +69,13 @@ type Options struct {
 	Auth    betterauth.Options // the Better Auth surface
 	Origins []string           // that may use cookies with the native API
 
+	// Reverse proxies that may ask whether to pass a request on: those at
+	// these addresses or networks, those that present one of these secrets, or,
+	// if both are given, those of which both is true. Neither: there are no
+	// endpoints for them.
+	ForwardProxies []string
+	ForwardSecrets []string
+
 	Log     *slog.Logger     // default discards
 	Clock   func() time.Time // default time.Now
 	Version string           // told in answers
@@ -82,6 +90,7 @@ type Ostiary struct {
 	authn     *authn.Service
 	directory *directory.Service
 	reader    *request.Reader
+	gate      *forwardauth.Gate
 	handler   http.Handler
 	metrics   *server.Metrics
 	feed      *feed
@@ -163,16 +172,22 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	if i.reader, failed = request.New(o.Request); failed != nil {
 		mistakes = append(mistakes, failed)
 	}
+	i.metrics = server.NewMetrics()
+	if i.gate, failed = forwardauth.New(forwardauth.Options{
+		Authn: i.authn, Engine: i.engine, Policies: i.library, Reader: i.reader,
+		Proxies: o.ForwardProxies, Secrets: o.ForwardSecrets, Log: o.Log, Decided: i.metrics.Decided,
+	}); failed != nil {
+		mistakes = append(mistakes, failed)
+	}
 	if err := errors.Join(mistakes...); err != nil {
 		return nil, err
 	}
 	i.feed = newFeed(i.db, o.Lease, o.Clock, o.Log, i.authn, i.directory)
-	i.metrics = server.NewMetrics()
 	i.metrics.Audit(i.log.Lost, i.log.Waiting)
 	i.metrics.Cache(i.authn.CacheStats)
 	if i.handler, err = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Directory: i.directory, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
-		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, Version: o.Version, Reader: i.reader, Auth: o.Auth, Origins: o.Origins,
+		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, Gate: i.gate, Origins: o.Origins,
 		Metrics: i.metrics, Clock: o.Clock,
 	}); err != nil {
 		return nil, err
@@ -277,11 +292,16 @@ func (i *Ostiary) knowsRole(role string) bool {
 	return ok
 }
 
-// Handler is the HTTP API: /api/auth, /v1, /healthz, /readyz, /openapi.json.
+// Handler is the HTTP API: /api/auth, /v1, /forward-auth, /healthz, /readyz,
+// /openapi.json.
 func (i *Ostiary) Handler() http.Handler { return i.handler }
 
 // Metrics serves Prometheus metrics. It belongs on an address of its own.
 func (i *Ostiary) Metrics() http.Handler { return i.metrics }
+
+// Gate judges requests that reverse proxies hold, for services that ask in
+// another way than HTTP.
+func (i *Ostiary) Gate() *forwardauth.Gate { return i.gate }
 
 // Authn manages users, sessions and keys.
 func (i *Ostiary) Authn() *authn.Service { return i.authn }
@@ -315,6 +335,13 @@ func (i *Ostiary) Decide(ctx context.Context, r authz.Request) (authz.Decision, 
 // DecideAll decides each request under one and the same policy, in order.
 func (i *Ostiary) DecideAll(ctx context.Context, rs []authz.Request) ([]authz.Decision, error) {
 	return i.engine.DecideAll(ctx, rs)
+}
+
+// Filter turns r, about all resources of a type, into a condition on them: those
+// for which it would be allowed. fields tells of the application's columns what
+// they hold. [store.FilterSQL] says the condition in SQL.
+func (i *Ostiary) Filter(ctx context.Context, r authz.Request, fields authz.Fields) (authz.Filter, error) {
+	return i.engine.Filter(ctx, r, authz.UnknownResource, fields.Kind)
 }
 
 // Explain decides again and names the rules that held and failed.

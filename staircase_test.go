@@ -17,20 +17,23 @@ const module = "github.com/ostiary/ostiary"
 // stairs says which rooms each room may import: those below it. A new
 // package takes its place here first. The root is ".".
 var stairs = map[string][]string{
-	"authz":             {},
-	"memory":            {},
-	"audit":             {"authz"},
-	"authn":             {"audit", "authz", "memory"},
-	"directory":         {"authn", "audit", "authz", "memory"},
-	"policies":          {"authn", "audit", "authz"},
-	"store":             {"policies", "directory", "authn", "audit", "authz"},
-	"server/request":    {"policies", "authn", "audit", "authz"},
-	"server/openapi":    {},
-	"server/betterauth": {"server/request", "policies", "authn", "audit", "authz"},
-	"server":            {"server/request", "server/openapi", "server/betterauth", "policies", "directory", "authn", "audit", "authz"},
-	".":                 {"server", "server/request", "server/openapi", "server/betterauth", "store", "policies", "directory", "authn", "audit", "authz"},
-	"internal/pgtest":   {},
-	"cmd/ostiary":       {".", "server", "server/request", "server/betterauth", "store", "policies", "directory", "authn", "audit", "authz"},
+	"authz":              {},
+	"memory":             {},
+	"audit":              {"authz"},
+	"authn":              {"audit", "authz", "memory"},
+	"directory":          {"authn", "audit", "authz", "memory"},
+	"policies":           {"authn", "audit", "authz"},
+	"store":              {"policies", "authn", "audit", "authz", "directory"},
+	"server/request":     {"policies", "authn", "audit", "authz"},
+	"server/openapi":     {},
+	"server/betterauth":  {"server/request", "policies", "authn", "audit", "authz"},
+	"server/forwardauth": {"server/request", "policies", "authn", "audit", "authz"},
+	"server/extauthz":    {"server/forwardauth", "server/request", "policies", "authn", "audit", "authz"},
+	"server":             {"server/request", "server/openapi", "server/betterauth", "server/forwardauth", "policies", "authn", "audit", "authz", "directory"},
+	".":                  {"server", "server/request", "server/openapi", "server/betterauth", "server/forwardauth", "store", "policies", "authn", "audit", "authz", "directory"},
+	"internal/pgtest":    {},
+	"internal/spellings": {},
+	"cmd/ostiary":        {".", "server", "server/request", "server/betterauth", "server/forwardauth", "server/extauthz", "store", "policies", "authn", "audit", "authz", "directory"},
 }
 
 // doors says which rooms may import what from outside.
@@ -45,15 +48,17 @@ var doors = []struct {
 	{prefix: "modernc.org/sqlite", rooms: []string{"store"}},
 	{prefix: "database/sql", rooms: []string{"store"}, tests: true},
 	{prefix: "github.com/go-chi/chi", rooms: []string{"server", "server/request", "server/betterauth", "."}},
+	{prefix: "google.golang.org/grpc", rooms: []string{"server/extauthz"}},
+	{prefix: "github.com/envoyproxy", rooms: []string{"server/extauthz"}},
 	{prefix: "github.com/spf13/viper", rooms: []string{"cmd/ostiary"}},
 	{prefix: "github.com/spf13/cobra", rooms: []string{"cmd/ostiary"}},
 }
 
 // outside are folders that use the house as anyone would, through any door.
-var outside = []string{"e2e", "instances", "examples"}
+var outside = []string{"e2e", "instances", "proxies", "examples"}
 
 // tools are for tests alone, of any room.
-var tools = []string{"internal/pgtest"}
+var tools = []string{"internal/pgtest", "internal/spellings"}
 
 // listed is a package as `go list -json` tells it.
 type listed struct {
@@ -156,6 +161,21 @@ func TestStaircase(t *testing.T) {
 	}
 }
 
+// A program that embeds the service does not carry what only the command needs.
+func TestStaircaseKeepsTheRootLight(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path := range strings.Lines(string(out)) {
+		for _, heavy := range []string{"google.golang.org/grpc", "github.com/envoyproxy/"} {
+			if strings.HasPrefix(path, heavy) {
+				t.Errorf("the root depends on %s", path)
+			}
+		}
+	}
+}
+
 // The check is only worth something if it notices.
 func TestStaircaseNotices(t *testing.T) {
 	const m = module + "/"
@@ -182,6 +202,7 @@ func TestStaircaseNotices(t *testing.T) {
 		{"chi in store", listed{ImportPath: m + "store", Imports: []string{"github.com/go-chi/chi/v5"}}, "only server, server/request, server/betterauth, . may"},
 		{"viper in the root", listed{ImportPath: module, Imports: []string{"github.com/spf13/viper"}}, "only cmd/ostiary may"},
 		{"cobra in server", listed{ImportPath: m + "server", Imports: []string{"github.com/spf13/cobra"}}, "only cmd/ostiary may"},
+		{"grpc in server", listed{ImportPath: m + "server", Imports: []string{"google.golang.org/grpc"}}, "only server/extauthz may"},
 		{"anything in an example", listed{ImportPath: m + "examples/embed", Imports: []string{module, "github.com/go-chi/chi/v5"}}, ""},
 		{"no package comment", listed{ImportPath: m + "authn", Name: "authn", GoFiles: []string{"authn.go"}}, "has no package comment"},
 		{"another package's comment", listed{ImportPath: m + "authn", Name: "authn", Doc: "Package auth is.", GoFiles: []string{"authn.go"}}, "has no package comment"},

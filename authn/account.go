@@ -50,7 +50,10 @@ func (s *Service) ChangePassword(ctx context.Context, caller Principal, current,
 	}
 	var also UserEffects
 	if revokeOthers {
-		sess := s.newSession(u.ID, d, s.o.SessionLife)
+		sess, err := s.newSession(ctx, u.ID, d, s.o.SessionLife)
+		if err != nil {
+			return User{}, nil, err
+		}
 		if old := caller.Session(); old != nil {
 			sess.ImpersonatedBy = old.ImpersonatedBy
 			if sess.Fixed = old.Fixed; old.Fixed {

@@ -211,6 +211,9 @@ func (s *Service) CreateKey(ctx context.Context, caller Principal, in NewKey) (A
 	if _, err := s.store.User(ctx, in.OwnerID); err != nil {
 		return APIKey{}, "", fmt.Errorf("create key: %w", gone(err, ErrUserNotFound))
 	}
+	if k.ID, err = s.store.NewID(ctx, "key"); err != nil {
+		return APIKey{}, "", fmt.Errorf("create key: %w", err)
+	}
 	ev := s.event(caller, "key.create", "apiKey", k.ID, decision, keyDetails(&k))
 	if err := s.store.CreateKey(ctx, k, ev); err != nil {
 		return APIKey{}, "", fmt.Errorf("create key: %w", err)
@@ -235,12 +238,13 @@ func (s *Service) permitNewKey(ctx context.Context, caller Principal, in *NewKey
 	return s.permit(ctx, caller, "create", authz.Resource{Type: "apiKey", Properties: properties})
 }
 
-// newKey checks in and makes the key that it describes, not stored yet.
+// newKey checks in and makes the key that it describes, without an id, not
+// stored yet.
 func (s *Service) newKey(caller Principal, in NewKey) (APIKey, Secret, error) {
 	o := &s.o.Keys
 	now := s.now()
 	k := APIKey{
-		ID: newID(), ConfigID: "default", OwnerID: in.OwnerID, Name: in.Name, Enabled: true,
+		ConfigID: "default", OwnerID: in.OwnerID, Name: in.Name, Enabled: true,
 		CreatedAt: now, UpdatedAt: now, Permissions: in.Permissions, RateLimitEnabled: !o.RateLimitDisabled,
 	}
 	var err error
@@ -625,7 +629,7 @@ func (s *Service) VerifyKey(ctx context.Context, caller Principal, key Secret, w
 			p = used
 		}
 	}
-	if err != nil && !credentialError(err) {
+	if err != nil && !IsCredentialError(err) {
 		return Verification{}, err
 	}
 	v := p.verification(err)

@@ -219,8 +219,8 @@ func (s *Service) loadKey(ctx context.Context, secret string, d digest) (*princi
 	return s.ofKey(k, owner, storedDigest(d), ends)
 }
 
-// credentialError reports whether err is about the credential, not about us.
-func credentialError(err error) bool {
+// IsCredentialError reports whether err is about the credential, not about us.
+func IsCredentialError(err error) bool {
 	for _, e := range []error{ErrBadCredential, ErrKeyDisabled, ErrKeyExpired, ErrKeySuperseded, ErrOwnerBanned, ErrOwnerMissing, ErrRateLimited, ErrUsageExceeded} {
 		if errors.Is(err, e) {
 			return true

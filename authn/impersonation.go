@@ -40,7 +40,10 @@ func (s *Service) Impersonate(ctx context.Context, caller Principal, id string, 
 		// Chains would end when their last link is cut, not their first.
 		by = *sess.ImpersonatedBy
 	}
-	sess := s.newSession(u.ID, d, s.o.ImpersonationLife)
+	sess, err := s.newSession(ctx, u.ID, d, s.o.ImpersonationLife)
+	if err != nil {
+		return SignedIn{}, err
+	}
 	sess.ImpersonatedBy, sess.Fixed = &by, true
 	caller.tie(&sess)
 	ev := s.event(caller, "user.impersonate", "user", u.ID, decision, map[string]any{"session": sess.ID})
@@ -114,7 +117,7 @@ func (s *Service) StopImpersonating(ctx context.Context, caller Principal, admin
 	}
 	back, err := s.lookup(ctx, SessionToken, string(admin))
 	switch {
-	case credentialError(err):
+	case IsCredentialError(err):
 		return SignedIn{}, ErrAdminSessionGone
 	case err != nil:
 		return SignedIn{}, err

@@ -195,7 +195,7 @@ var storeFacts = []string{"owner", "role", "roles", "banned", "email", "username
 
 const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
-// newID returns what rows and session tokens are called: 32 characters, 190
+// newID returns what events and session tokens are called: 32 characters, 190
 // bits.
 func newID() string { return randomText(32, letters) }
 

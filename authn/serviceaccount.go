@@ -28,6 +28,9 @@ func (s *Service) CreateServiceAccount(ctx context.Context, caller Principal, in
 	if err != nil {
 		return fail(err)
 	}
+	if u.ID, err = s.store.NewID(ctx, "user"); err != nil {
+		return fail(fmt.Errorf("create service account: %w", err))
+	}
 	var first NewKey
 	if in.Key != nil {
 		first = *in.Key
@@ -40,6 +43,9 @@ func (s *Service) CreateServiceAccount(ctx context.Context, caller Principal, in
 	k, secret, err := s.newKey(caller, first)
 	if err != nil {
 		return fail(err)
+	}
+	if k.ID, err = s.store.NewID(ctx, "key"); err != nil {
+		return fail(fmt.Errorf("create service account: %w", err))
 	}
 	events := []audit.Event{
 		s.event(caller, "user.create", "user", u.ID, created, userDetails(&u)),

@@ -34,13 +34,17 @@ type Session struct {
 type Device struct{ IPAddress, UserAgent string }
 
 // newSession returns a session of userID that is not stored yet.
-func (s *Service) newSession(userID string, d Device, life time.Duration) Session {
+func (s *Service) newSession(ctx context.Context, userID string, d Device, life time.Duration) (Session, error) {
+	id, err := s.store.NewID(ctx, "session")
+	if err != nil {
+		return Session{}, fmt.Errorf("new session: %w", err)
+	}
 	now := s.now()
 	return Session{
-		ID: newID(), Token: Secret(newID()), UserID: userID,
+		ID: id, Token: Secret(newID()), UserID: userID,
 		CreatedAt: now, UpdatedAt: now, ExpiresAt: now.Add(life),
 		IPAddress: &d.IPAddress, UserAgent: &d.UserAgent,
-	}
+	}, nil
 }
 
 // tie makes sess no stronger than p, who obtains it: it carries the grants of

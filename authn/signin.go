@@ -67,6 +67,10 @@ func (s *Service) SignUp(ctx context.Context, caller Principal, in SignUp) (Sign
 	if err != nil {
 		return SignedIn{}, err
 	}
+	// The user that is made up for a taken address has an id like any other.
+	if u.ID, err = s.store.NewID(ctx, "user"); err != nil {
+		return SignedIn{}, fmt.Errorf("sign up: %w", err)
+	}
 	if exists {
 		return SignedIn{User: u}, nil
 	}
@@ -217,7 +221,10 @@ func (s *Service) startSession(ctx context.Context, caller Principal, u *User, d
 			return nil, err
 		}
 	}
-	sess := s.newSession(u.ID, d, s.o.SessionLife)
+	sess, err := s.newSession(ctx, u.ID, d, s.o.SessionLife)
+	if err != nil {
+		return nil, err
+	}
 	if short {
 		sess.ExpiresAt, sess.Fixed = sess.CreatedAt.Add(s.o.ShortSessionLife), true
 	}
@@ -279,7 +286,10 @@ func (s *Service) SignInKey(ctx context.Context, caller Principal, d Device) (Si
 	if err != nil {
 		return SignedIn{}, err
 	}
-	sess := s.newSession(u.ID, d, s.o.SessionLife)
+	sess, err := s.newSession(ctx, u.ID, d, s.o.SessionLife)
+	if err != nil {
+		return SignedIn{}, err
+	}
 	caller.tie(&sess)
 	ev := s.event(caller, "session.create", "session", sess.ID, decision, map[string]any{"owner": u.ID, "method": "api_key"})
 	if err := s.store.CreateSession(ctx, sess, ev); err != nil {

@@ -16,6 +16,9 @@ type Store interface {
 	UserStore
 	SessionStore
 	KeyStore
+	// NewID makes the id of a "user", "session" or "key" that is to be created.
+	// Ids are texts; what can be none of a row is the id of an unknown row.
+	NewID(ctx context.Context, kind string) (string, error)
 }
 
 // UserStore keeps users and their accounts.

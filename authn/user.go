@@ -218,11 +218,11 @@ func (s *Service) usernameFree(ctx context.Context, username *string, self strin
 }
 
 // newPerson checks what somebody is to be called and returns the user that it
-// makes, not stored yet.
+// makes, without an id, not stored yet.
 func (s *Service) newPerson(name, email string, image, username, display *string) (User, error) {
 	now := s.now()
 	role := s.o.DefaultRole
-	u := User{ID: newID(), Name: name, Email: strings.ToLower(email), Image: image, CreatedAt: now, UpdatedAt: now, Role: &role}
+	u := User{Name: name, Email: strings.ToLower(email), Image: image, CreatedAt: now, UpdatedAt: now, Role: &role}
 	switch {
 	case username != nil:
 		if err := s.CheckUsername(*username); err != nil {
@@ -305,6 +305,11 @@ func (s *Service) CreateUser(ctx context.Context, caller Principal, in NewUser) 
 			return User{}, err
 		}
 	}
+	if u.ID == "" {
+		if u.ID, err = s.store.NewID(ctx, "user"); err != nil {
+			return User{}, fmt.Errorf("create user: %w", err)
+		}
+	}
 	ev := s.event(caller, "user.create", "user", u.ID, decision, userDetails(&u))
 	if err := taken(s.store.CreateUser(ctx, u, hash, ev)); err != nil {
 		return User{}, fmt.Errorf("create user: %w", err)
@@ -345,7 +350,8 @@ func (s *Service) permitNewUser(ctx context.Context, caller Principal, in NewUse
 	return decision, nil
 }
 
-// newUser makes the user that in describes, not stored yet.
+// newUser makes the user that in describes, not stored yet, and without an id
+// unless one was chosen.
 func (s *Service) newUser(in NewUser) (User, error) {
 	if in.ServiceAccount && in.Email == "" {
 		// The table wants an address that is unique; this one can never be anybody's.
@@ -359,9 +365,7 @@ func (s *Service) newUser(in NewUser) (User, error) {
 		joined := strings.Join(in.Roles, ",")
 		u.Role = &joined
 	}
-	if in.ID != "" {
-		u.ID = in.ID
-	}
+	u.ID = in.ID
 	u.EmailVerified, u.ServiceAccount, u.Attributes = in.EmailVerified, in.ServiceAccount, in.Attributes
 	u.Banned, u.BanReason, u.BanExpires = value(in.Banned), in.BanReason, moment(in.BanExpires)
 	if in.CreatedAt != nil {

@@ -86,6 +86,10 @@ type Request struct {
 	// [Options.Describe] about it. Set it for a resource that the program itself
 	// has described, never for one that somebody else named.
 	Described bool
+	// Mapped, if it is not empty, is the permission that a table maps the
+	// request to ("document:read"): a key needs to be granted it, or the
+	// request's own.
+	Mapped string
 	// Context is what the asking application adds to the input's context.
 	// The request's own facts (see [Facts]) win over members of the same name.
 	Context map[string]any

@@ -1,10 +1,12 @@
 package authz
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -178,14 +180,24 @@ func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts) 
 
 // narrow denies what the key at work is not granted, whatever the policy said.
 func narrow(d Decision, r Request) Decision {
-	grants, keyed := r.subject().grants()
-	if !d.Allow || !keyed || grants.Allows(r.Resource.Type, r.Action.Name) {
+	if !d.Allow || r.granted() {
 		return d
 	}
-	permission := r.Resource.Permission(r.Action.Name)
+	permission := cmp.Or(r.Mapped, r.Resource.Permission(r.Action.Name))
 	d = refuse(d, CodeGrantMissing, fmt.Sprintf("key %q is not granted %s", r.subject().identity.Key.Name, permission))
 	d.Reasons[0].Permission = permission
 	return d
+}
+
+// granted reports whether the key at work, if there is one, is granted what r asks
+// for.
+func (r Request) granted() bool {
+	grants, keyed := r.subject().grants()
+	if !keyed || grants.Allows(r.Resource.Type, r.Action.Name) {
+		return true
+	}
+	mappedType, mappedAction, mapped := strings.Cut(r.Mapped, ":")
+	return mapped && grants.Allows(mappedType, mappedAction)
 }
 
 func refuse(d Decision, code, message string) Decision {

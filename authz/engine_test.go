@@ -145,6 +145,35 @@ func TestPolicyNeverWidensAKey(t *testing.T) {
 	}
 }
 
+// What a table maps a request to is a permission of it as its own is; a key
+// needs one of them.
+func TestPolicyNeverWidensAKeyByAMappedPermission(t *testing.T) {
+	e := engine(t, minimal(allowAll), authz.Options{})
+	for _, tt := range []struct {
+		grants authz.Permissions
+		mapped string
+		allow  bool
+	}{
+		{authz.Permissions{"document": {"read"}}, "document:read", true},
+		{authz.Permissions{"route": {"GET"}}, "document:read", true},
+		{authz.Permissions{"route": {"GET"}}, "public", true},
+		{authz.Permissions{"*": {"read"}}, "document:read", true},
+		{authz.Permissions{"document": {"read:all"}}, "document:read:all", true},
+		{authz.Permissions{"document": {"read"}}, "document:write", false},
+		{authz.Permissions{"document": {"read"}}, "", false},
+		{authz.Permissions{"document": {"read"}, "public": {""}}, "public", false},
+		{nil, "document:read", false},
+	} {
+		d := decide(t, e, authz.Request{
+			Subject: subject(t, authz.Identity{Type: "user", ID: "u1", Credential: authz.CredentialAPIKey, Key: &authz.KeyFacts{ID: "k1", Permissions: tt.grants}}),
+			Action:  authz.Action{Name: "GET"}, Resource: authz.Resource{Type: "route"}, Mapped: tt.mapped,
+		})
+		if d.Allow != tt.allow || !d.Allow && d.Reasons[0].Code != authz.CodeGrantMissing {
+			t.Errorf("granted %v, mapped to %q: got %+v", tt.grants, tt.mapped, d)
+		}
+	}
+}
+
 func TestPoliciesSeeTheInputDocument(t *testing.T) {
 	now := time.Date(2030, 1, 2, 3, 4, 5, 6e6, time.UTC)
 	s := subject(t, authz.Identity{

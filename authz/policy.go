@@ -27,6 +27,7 @@ const (
 	decisionRule       = "data.ostiary.decision"
 	permissionsRule    = "data.ostiary.permissions"
 	ownPermissionsRule = "data.ostiary.own_permissions"
+	passesRule         = "data.ostiary.passes" // allow, as filters are made from it
 )
 
 // Policy is a compiled source: immutable, safe to share between goroutines.
@@ -35,6 +36,8 @@ type Policy struct {
 	topdown  *interpreter
 	// decide is what answers requests. Explanations always come from topdown.
 	decide evaluator
+
+	reflexive, lossy bool // see careless
 }
 
 // evaluator answers one rule over an input. It is the seam at which another
@@ -85,15 +88,24 @@ func Compile(ctx context.Context, src Source) (*Policy, error) {
 		return nil, fmt.Errorf("policy data: %w", err)
 	}
 	t := &interpreter{compiler: compiler, store: store, txn: txn, base: baseData{base.Value}, queries: map[string]ast.Body{}}
-	for _, rule := range []string{decisionRule, permissionsRule, ownPermissionsRule} {
+	for _, rule := range []string{decisionRule, permissionsRule, ownPermissionsRule, passesRule} {
 		if len(compiler.GetRules(ast.MustParseRef(rule))) == 0 {
+			if rule == passesRule {
+				continue // then filters tell nothing
+			}
 			return nil, fmt.Errorf("no rule %s: the policy decides nothing", rule)
 		}
-		if t.queries[rule], err = compiler.QueryCompiler().Compile(ast.MustParseBody(rule + " = result")); err != nil {
+		query := rule + " = result"
+		if rule == passesRule {
+			query = rule // partially evaluated; a variable would be in the way
+		}
+		if t.queries[rule], err = compiler.QueryCompiler().Compile(ast.MustParseBody(query)); err != nil {
 			return nil, fmt.Errorf("query %s: %w", rule, err)
 		}
 	}
-	return &Policy{revision: src.Revision, topdown: t, decide: t}, nil
+	p := &Policy{revision: src.Revision, topdown: t, decide: t}
+	p.reflexive, p.lossy = careless(compiler.Modules)
+	return p, nil
 }
 
 // capabilities are this version's of OPA without what reaches outside.
@@ -125,11 +137,12 @@ func join(mistakes []error) error {
 // interpreter evaluates with OPA's topdown. What it holds is never written
 // after Compile: the read transaction stays open for the life of the policy.
 type interpreter struct {
-	compiler *ast.Compiler
-	store    storage.Store
-	txn      storage.Transaction
-	base     baseData
-	queries  map[string]ast.Body // compiled, by rule
+	compiler  *ast.Compiler
+	store     storage.Store
+	txn       storage.Transaction
+	base      baseData
+	queries   map[string]ast.Body // compiled, by rule
+	reflexive bool                // see there
 }
 
 func (t *interpreter) query(rule string, input *ast.Term, now time.Time) *topdown.Query {
@@ -153,6 +166,24 @@ func (t *interpreter) evaluate(ctx context.Context, rule string, input *ast.Term
 		return nil, limit.cause()
 	}
 	return value, err
+}
+
+// partial evaluates a rule as far as it can be without unknowns.
+func (t *interpreter) partial(ctx context.Context, rule string, input *ast.Term, now, deadline time.Time, unknowns []*ast.Term) ([]ast.Body, []*ast.Module, error) {
+	if t.queries[rule] == nil {
+		return nil, nil, fmt.Errorf("no rule %s", rule)
+	}
+	limit := &limit{ctx: ctx, deadline: deadline}
+	queries, support, err := t.query(rule, input, now).
+		WithCancel(limit).
+		WithUnknowns(unknowns).
+		// What the clock says is known.
+		WithNondeterministicBuiltins(true).
+		PartialRun(ctx)
+	if topdown.IsCancel(err) {
+		return nil, nil, limit.cause()
+	}
+	return queries, support, err
 }
 
 const resultVar = ast.Var("result")

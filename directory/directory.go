@@ -29,6 +29,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -47,6 +48,9 @@ type Store interface {
 	Entity(ctx context.Context, typ, id string) (Entity, error)
 	// Entities returns what q selects, ascending by id, byte by byte.
 	Entities(ctx context.Context, q EntityQuery) ([]Entity, error)
+	// Matches is Entities, and tells of each whether the filter is sure of it.
+	// The filter's fields are "id" and those below "properties".
+	Matches(ctx context.Context, q EntityQuery) (es []Entity, sure []bool, err error)
 	// EntityTypes lists the types of which there are entities, ascending byte
 	// by byte.
 	EntityTypes(ctx context.Context) ([]string, error)
@@ -58,9 +62,10 @@ type Store interface {
 
 // EntityQuery selects entities of one type.
 type EntityQuery struct {
-	Type  string
-	After string // ids greater than this one
-	Limit int
+	Type   string
+	After  string // ids greater than this one
+	Limit  int
+	Filter *authz.Filter // entities for which Maybe holds; nil: all
 }
 
 // Options configures a Service. The zero value works.
@@ -80,6 +85,13 @@ type Options struct {
 	// for at most so long. Then it answers with what it has found.
 	SearchCandidates int           // default 10,000
 	SearchTime       time.Duration // default 5s
+	// SearchRecheck is how many of the results that a filter is sure of are
+	// judged all the same: one in so many. Default 1,000; 1: all; negative: none.
+	SearchRecheck int
+	// Rechecked, if set, is told of each of these whether filter and decision
+	// agree. If not, the result is left out.
+	Rechecked func(agree bool)
+	Log       *slog.Logger // default discards
 }
 
 // Service keeps entities, asserts subjects and searches. Its methods are safe
@@ -118,6 +130,13 @@ func New(o Options, store Store, engine *authz.Engine, users *authn.Service) (*S
 	o.CacheTTL = cmp.Or(o.CacheTTL, time.Minute)
 	o.SearchCandidates = cmp.Or(o.SearchCandidates, 10_000)
 	o.SearchTime = cmp.Or(o.SearchTime, 5*time.Second)
+	o.SearchRecheck = cmp.Or(o.SearchRecheck, 1000)
+	if o.Rechecked == nil {
+		o.Rechecked = func(bool) {}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	return &Service{o: o, store: store, engine: engine, users: users, cache: memory.New(o.CacheSize, o.CacheTTL, refs)}, nil
 }
 

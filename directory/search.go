@@ -3,6 +3,7 @@ package directory
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -48,7 +49,15 @@ func (s *Service) Subjects(ctx context.Context, caller authn.Principal, q Search
 	}
 	judge := s.engine.Judge()
 	accounts := q.Subject.Type == authz.TypeUser || q.Subject.Type == authz.TypeServiceAccount
-	return s.search(ctx, judge, q.Subject.Type, accounts, q, func(c *candidate) (bool, error) {
+	stored, err := s.asserted(caller, about, nil, &Entity{})
+	if err != nil {
+		return Found{}, err
+	}
+	filter, err := judge.Filter(ctx, authz.Request{Subject: stored, Action: q.Action, Resource: target, Context: q.Context}, authz.UnknownSubject, fieldKind)
+	if err != nil {
+		return Found{}, err
+	}
+	return s.search(ctx, judge, q.Subject.Type, accounts, &filter, q, func(c *candidate) (bool, error) {
 		if c.account != nil && !goesBy(c.account, q.Subject.Type) {
 			return false, nil
 		}
@@ -71,7 +80,12 @@ func (s *Service) Resources(ctx context.Context, caller authn.Principal, q Searc
 		return Found{}, err
 	}
 	judge := s.engine.Judge()
-	return s.search(ctx, judge, q.Resource.Type, q.Resource.Type == authz.TypeUser, q, func(c *candidate) (bool, error) {
+	filter, err := judge.Filter(ctx, authz.Request{Subject: subject, Action: q.Action, Context: q.Context,
+		Resource: authz.Resource{Type: q.Resource.Type, Properties: q.Resource.Properties, Known: true}}, authz.UnknownResource, fieldKind)
+	if err != nil {
+		return Found{}, err
+	}
+	return s.search(ctx, judge, q.Resource.Type, q.Resource.Type == authz.TypeUser, &filter, q, func(c *candidate) (bool, error) {
 		r := authz.Request{Subject: subject, Action: q.Action, Context: q.Context,
 			Resource: authz.Resource{Type: q.Resource.Type, ID: c.id, Properties: q.Resource.Properties}}
 		if c.entity != nil {
@@ -110,32 +124,63 @@ type candidate struct {
 	id      string
 	entity  *Entity
 	account *authz.Identity
+	told    bool // the filter is sure of it
+}
+
+// fieldKind: an entity has an id, and properties of any kind.
+func fieldKind(f authz.Field) authz.FieldKind {
+	if f[0] == "id" && len(f) == 1 {
+		return authz.AlwaysText
+	}
+	for _, name := range f[1:] {
+		// What not every database can look for.
+		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == '"' || r == '\\' }) {
+			return authz.Untold
+		}
+	}
+	if f[0] == "properties" && len(f) > 1 {
+		return authz.AnyJSON
+	}
+	return authz.Untold
 }
 
 // atOnce is how many candidates are read at once.
 const atOnce = 500
 
-// search judges the candidates of a type one by one, with those of the table of
-// users if accounts are among them. It goes on behind the last
-// result of a page until it finds the first of the next, so that a page that
-// is the last one says so.
-func (s *Service) search(ctx context.Context, judge authz.Judge, typ string, accounts bool, q Search, allows func(*candidate) (bool, error)) (Found, error) {
+// search goes through the candidates of a type: the entities for which the filter
+// may hold and, if accounts are among them, all of the table of users. Those that
+// the filter is sure of are results, the others are judged one by one. It goes on
+// behind the last result of a page until it finds the first of the next, so that a
+// page that is the last one says so.
+func (s *Service) search(ctx context.Context, judge authz.Judge, typ string, accounts bool, filter *authz.Filter, q Search, allows func(*candidate) (bool, error)) (Found, error) {
 	if q.Limit < 1 {
 		return Found{}, &authn.InvalidError{Field: "limit", Reason: "must be at least 1"}
 	}
 	found := Found{IDs: []string{}, Revision: judge.Revision()}
 	end := s.deadline(ctx)
-	after := q.After
+	after, exact := q.After, filter.Exact()
 	for judged := 0; ; {
 		limit := min(atOnce, s.o.SearchCandidates-judged)
-		page, err := s.candidates(ctx, typ, accounts, after, limit)
+		if exact && !accounts {
+			limit = min(limit, q.Limit-len(found.IDs)+1)
+		}
+		page, err := s.candidates(ctx, typ, accounts, filter, after, limit)
 		if err != nil {
 			return Found{}, err
 		}
 		for i := range page {
-			ok, err := allows(&page[i])
-			if err != nil {
-				return Found{}, err
+			c := &page[i]
+			ok := c.told
+			if !ok || s.recheck() {
+				if ok, err = allows(c); err != nil {
+					return Found{}, err
+				}
+				if c.told {
+					s.o.Rechecked(ok)
+				}
+				if c.told && !ok {
+					s.o.Log.ErrorContext(ctx, "a filter selects what the policy denies", "type", typ, "action", q.Action.Name, "revision", found.Revision, "filter", filter.Sure.String())
+				}
 			}
 			if ok && len(found.IDs) == q.Limit {
 				found.Next = found.IDs[q.Limit-1]
@@ -171,7 +216,7 @@ func (s *Service) deadline(ctx context.Context) time.Time {
 
 // candidates returns those whose ids are greater than after, ascending byte by
 // byte, limit of them if there are as many.
-func (s *Service) candidates(ctx context.Context, typ string, accounts bool, after string, limit int) ([]candidate, error) {
+func (s *Service) candidates(ctx context.Context, typ string, accounts bool, filter *authz.Filter, after string, limit int) ([]candidate, error) {
 	var all []candidate
 	if accounts {
 		ids, err := s.users.Identities(ctx, after, limit)
@@ -182,13 +227,13 @@ func (s *Service) candidates(ctx context.Context, typ string, accounts bool, aft
 			all = append(all, candidate{id: ids[i].ID, account: &ids[i]})
 		}
 	}
-	if checkType("", typ) == nil {
-		es, err := s.store.Entities(ctx, EntityQuery{Type: typ, After: after, Limit: limit})
+	if checkType("", typ) == nil && filter.Maybe.Op != authz.Never {
+		es, sure, err := s.store.Matches(ctx, EntityQuery{Type: typ, After: after, Limit: limit, Filter: filter})
 		if err != nil {
 			return nil, fmt.Errorf("list entities: %w", err)
 		}
 		for i := range es {
-			all = append(all, candidate{id: es[i].ID, entity: &es[i]})
+			all = append(all, candidate{id: es[i].ID, entity: &es[i], told: sure[i]})
 		}
 	}
 	// Accounts come first of those with the same id: they win. What either
@@ -197,3 +242,6 @@ func (s *Service) candidates(ctx context.Context, typ string, accounts bool, aft
 	all = slices.CompactFunc(all, func(a, b candidate) bool { return a.id == b.id })
 	return all[:min(len(all), limit)], nil
 }
+
+// recheck reports whether a result that a filter is sure of shall be judged, too.
+func (s *Service) recheck() bool { return s.o.SearchRecheck > 0 && rand.IntN(s.o.SearchRecheck) == 0 }

@@ -11,7 +11,8 @@ import (
 	"github.com/ostiary/ostiary/internal/pgtest"
 )
 
-// An application with Better Auth, and Ostiary beside it on the same database.
+// An application with Better Auth, and Ostiary beside it on the same database,
+// whatever makes the ids there.
 func TestBesideBetterAuth(t *testing.T) {
 	t.Parallel()
 	node, err := exec.LookPath("node")
@@ -19,15 +20,21 @@ func TestBesideBetterAuth(t *testing.T) {
 		t.Fatal("these tests need Node: ", err)
 	}
 	install(t)
-	shared := []string{
-		"OSTIARY_DATABASE=" + pgtest.Schema(t),
-		"OSTIARY_SECRET=the secret of the application and of Ostiary",
-		"OSTIARY_COOKIES_CACHE=true",
+	binary := build(t)
+	for _, ids := range []string{"default", "uuid", "serial"} {
+		t.Run("ids/"+ids, func(t *testing.T) {
+			t.Parallel()
+			shared := []string{
+				"OSTIARY_DATABASE=" + pgtest.Schema(t),
+				"OSTIARY_SECRET=the secret of the application and of Ostiary",
+				"OSTIARY_COOKIES_CACHE=true",
+			}
+			// The application is first: it makes its tables, Ostiary adopts them.
+			application := startApplication(t, node, append(shared, "GENERATE_ID="+ids))
+			s := start(t, binary, shared...)
+			play(t, node, "beside/story.test.mjs", append(s.env, "APPLICATION_URL="+application))
+		})
 	}
-	// The application is first: it makes its tables, Ostiary adopts them.
-	application := startApplication(t, node, shared)
-	s := start(t, build(t), shared...)
-	play(t, node, "beside/story.test.mjs", append(s.env, "APPLICATION_URL="+application))
 }
 
 func startApplication(t *testing.T, node string, env []string) (url string) {

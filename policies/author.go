@@ -138,7 +138,7 @@ func (a authored) trespasses() []error {
 		case "ostiary", "permits":
 			all = append(all, at(m.Package.Location, "package %s: data.%s is reserved to Ostiary", root, root))
 			continue
-		case "roles", "self", "actions", "settings":
+		case "roles", "routes", "self", "actions", "settings":
 			all = append(all, at(m.Package.Location, "package %s: data.%s is a table, to be written in data.json or data.yaml", root, root))
 			continue
 		}

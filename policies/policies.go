@@ -9,7 +9,8 @@
 // # What an author may define
 //
 // The tables data.roles, data.self and data.settings, which are merged with the
-// built-in ones; data.actions, which lists the actions of a type; packages app.<resource type>; and any other package and data.
+// built-in ones; the tables data.actions, which lists the actions of a type, and
+// data.routes; packages app.<resource type>; and any other package and data.
 // Nothing under data.ostiary, which decides, nor under data.permits, into which
 // [Load] turns the tables so that a permission is one look-up away. Files other
 // than *.rego, data.json, data.yaml and data.yml are not read, nor are tests
@@ -17,6 +18,7 @@
 package policies
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/binary"
@@ -62,6 +64,8 @@ type Bundle struct {
 
 	self    authz.Permissions
 	actions map[string]any
+	// Routes says which permissions requests through a reverse proxy stand for.
+	Routes Routes
 }
 
 // Load reads the built-in bundle and adds author's (nil for none). settings
@@ -91,6 +95,14 @@ func Load(author fs.FS, settings map[string]any) (Bundle, error) {
 	t := newTables(data)
 	mistakes = append(mistakes, t.merge(added.data, added.source)...)
 	mistakes = append(mistakes, t.configure(settings)...)
+	var routes Routes
+	if table, ok := added.data["routes"]; ok {
+		var errs []error
+		routes, errs = readRoutes(table)
+		for _, err := range errs {
+			mistakes = append(mistakes, fmt.Errorf("%s: %w", cmp.Or(added.source("routes"), "data"), err))
+		}
+	}
 	if len(mistakes) > 0 {
 		return Bundle{}, errors.Join(mistakes...)
 	}
@@ -112,6 +124,7 @@ func Load(author fs.FS, settings map[string]any) (Bundle, error) {
 		AuthorRoles: authorRoles,
 		self:        permissions(t.self),
 		actions:     t.actions,
+		Routes:      routes,
 	}, nil
 }
 

@@ -59,13 +59,12 @@ const (
 	CodeConflict             = "CONFLICT"               // 409: a unique value is taken
 	CodePayloadTooLarge      = "PAYLOAD_TOO_LARGE"      // 413
 	CodeUnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE" // 415
+	CodeNotAFilter           = "NOT_A_FILTER"           // 422: the policy cannot be turned into a filter
 	CodeRateLimited          = "RATE_LIMITED"           // 429: see Retry-After
 	CodeUsageExceeded        = "USAGE_EXCEEDED"         // 429: the key has no uses left
 	CodeInternal             = "INTERNAL"               // 500
 	CodeUnavailable          = "UNAVAILABLE"            // 503: see Retry-After
 )
-
-const realm = `Bearer realm="ostiary"`
 
 // problems is the one table from the failures of the rooms to what is said in
 // HTTP. What is not in it is a 500 whose text stays in our log.
@@ -148,7 +147,7 @@ func problemOf(err error, caller authn.Principal) *Problem {
 		}
 		p := problem(e.status, e.code, e.detail)
 		if e.status == http.StatusUnauthorized && e.code != CodeUnauthenticated {
-			p.challenge = realm + `, error="invalid_token"`
+			p.challenge = request.ChallengeInvalid
 		}
 		if retry, ok := errors.AsType[*authn.RetryError](err); ok {
 			p.retryAfter = retry.In
@@ -162,7 +161,7 @@ func problem(status int, code, detail string) *Problem {
 	p := &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Code: code}
 	switch status {
 	case http.StatusUnauthorized:
-		p.challenge = realm
+		p.challenge = request.Challenge
 	case http.StatusServiceUnavailable:
 		p.retryAfter = time.Second
 	}

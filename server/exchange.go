@@ -20,7 +20,7 @@ import (
 // ServeHTTP is what stands around every route.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	x, ctx := s.Reader.Begin(w, r, s.Metrics.decided)
+	x, ctx := s.Reader.Begin(w, r, s.Metrics.Decided)
 
 	// The route context is ours whatever router the handler stands in:
 	// patterns here are of the whole path.
@@ -32,19 +32,28 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r = r.WithContext(context.WithValue(ctx, chi.RouteCtxKey, rctx))
 
+	gate, pattern := s.gate(r)
 	defer func() {
 		failure := recover()
 		if failure != nil {
 			failure = s.recovered(x, r, failure)
 		}
 		x.End()
-		pattern := rctx.RoutePattern()
+		if gate == nil {
+			pattern = rctx.RoutePattern()
+		}
 		s.contexts.Put(rctx)
 		s.done(x, r, pattern, time.Since(start))
 		if failure != nil {
 			panic(failure)
 		}
 	}()
+	if gate != nil {
+		// Before any rule about paths and headers: these are of a request to
+		// somebody else.
+		gate.ServeHTTP(x, r)
+		return
+	}
 	if !plain(r.URL) {
 		if s.ofBetterAuth(r.URL.Path) {
 			x.WriteHeader(http.StatusNotFound) // as Better Auth answers what it does not route
@@ -66,6 +75,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.mux.ServeHTTP(x, r)
+}
+
+// gate returns the endpoint for reverse proxies that r is for, and its pattern.
+func (s *server) gate(r *http.Request) (http.Handler, string) {
+	if s.Gate == nil || !s.Gate.Enabled() {
+		return nil, ""
+	}
+	return s.Gate.Endpoint(r)
 }
 
 // atLeast waits for the revision that the request is to be judged by.

@@ -71,7 +71,7 @@ func open(t testing.TB, author fs.FS, change ...func(*server.Options)) *house {
 	}
 	o := server.Options{
 		Authn: h.authn, Engine: h.engine, Directory: h.directory, Policies: h.library, Audit: h.records.Reader(),
-		Log:    h.logger,
+		Log: h.logger, FilterSQL: store.FilterSQL,
 		Reader: reader, Metrics: h.metrics, Version: "test",
 	}
 	for _, f := range change {

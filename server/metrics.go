@@ -142,8 +142,8 @@ func known(method string) bool {
 	return method == http.MethodOptions
 }
 
-// decided counts a decision.
-func (m *Metrics) decided(d authz.Decision) {
+// Decided counts a decision.
+func (m *Metrics) Decided(d authz.Decision) {
 	if m == nil {
 		return
 	}

@@ -33,6 +33,7 @@ import (
 	"github.com/ostiary/ostiary/directory"
 	"github.com/ostiary/ostiary/policies"
 	"github.com/ostiary/ostiary/server/betterauth"
+	"github.com/ostiary/ostiary/server/forwardauth"
 	"github.com/ostiary/ostiary/server/request"
 )
 
@@ -50,10 +51,13 @@ type Options struct {
 	AtLeast func(ctx context.Context, revision int64) error
 	// Feed tells how old the knowledge of changes is, and of which revision.
 	// nil: there is no feed.
-	Feed    func() (age time.Duration, revision int64)
-	Version string
-	Reader  *request.Reader    // credentials, addresses, limits
-	Auth    betterauth.Options // the Better Auth surface
+	Feed func() (age time.Duration, revision int64)
+	// FilterSQL says a condition in a dialect of SQL; see store.FilterSQL.
+	FilterSQL func(dialect string, c authz.Condition, columns map[string]string, fields authz.Fields) (string, []any, error)
+	Version   string
+	Reader    *request.Reader    // credentials, addresses, limits
+	Auth      betterauth.Options // the Better Auth surface
+	Gate      *forwardauth.Gate  // answers reverse proxies, if it is enabled; nil: none
 	// Origins may send writes with a cookie to the native API, besides the
 	// service's own: "https://app.example". The Better Auth surface has its
 	// own list.
@@ -102,6 +106,7 @@ func New(o Options) (http.Handler, error) {
 	s.mux.Get("/openapi.json", s.openapi)
 
 	s.native(http.MethodPost, "/v1/authorize", s.authorize)
+	s.native(http.MethodPost, "/v1/filter", s.filter)
 	s.native(http.MethodGet, "/v1/me", s.me)
 	s.native(http.MethodPost, "/v1/keys/verify", s.verifyKey)
 	s.native(http.MethodPost, "/v1/service-accounts", s.createServiceAccount)

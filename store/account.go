@@ -31,7 +31,7 @@ type accountRow struct {
 // Accounts lists the user's accounts, oldest first.
 func (db *DB) Accounts(ctx context.Context, userID string) ([]authn.Account, error) {
 	var rows []accountRow
-	err := db.reader.NewSelect().Model(&rows).ExcludeColumn("password").Where(`"userId" = ?`, userID).
+	err := db.reader.NewSelect().Model(&rows).ExcludeColumn("password").Where(`"userId" = ?`, db.arg(userID)).
 		OrderExpr(db.dialect.oldestFirst("a")).Scan(ctx)
 	if err != nil {
 		return nil, db.fail("read accounts", err)
@@ -48,7 +48,7 @@ func (db *DB) Accounts(ctx context.Context, userID string) ([]authn.Account, err
 func (db *DB) Password(ctx context.Context, userID string) (string, error) {
 	var row accountRow
 	err := db.reader.NewSelect().Model(&row).Column("password").
-		Where(`"userId" = ?`, userID).Where(`"providerId" = ?`, credential).
+		Where(`"userId" = ?`, db.arg(userID)).Where(`"providerId" = ?`, credential).
 		Where(`"password" <> ''`).Limit(1).Scan(ctx)
 	if err != nil {
 		return "", db.fail("read password", err)
@@ -73,7 +73,7 @@ func (db *DB) SetPassword(ctx context.Context, userID, hash string, also authn.U
 		if n, err := res.RowsAffected(); err != nil {
 			return err
 		} else if n == 0 {
-			if err := insertPassword(ctx, tx, userID, hash, ev.At); err != nil {
+			if err := db.insertPassword(ctx, tx, userID, hash, ev.At); err != nil {
 				return err
 			}
 		}
@@ -81,15 +81,19 @@ func (db *DB) SetPassword(ctx context.Context, userID, hash string, also authn.U
 	})
 }
 
-func insertPassword(ctx context.Context, tx bun.IDB, userID, hash string, now time.Time) error {
+func (db *DB) insertPassword(ctx context.Context, tx bun.IDB, userID, hash string, now time.Time) error {
+	id, err := db.newRowID(ctx, tx, "account")
+	if err != nil {
+		return err
+	}
 	at := newInstant(now)
-	_, err := tx.NewInsert().Model(&accountRow{
-		ID: newID(), AccountID: userID, ProviderID: credential, UserID: userID, Password: &hash, CreatedAt: at, UpdatedAt: at,
+	_, err = tx.NewInsert().Model(&accountRow{
+		ID: id, AccountID: userID, ProviderID: credential, UserID: userID, Password: &hash, CreatedAt: at, UpdatedAt: at,
 	}).Exec(ctx)
 	return err
 }
 
-// newID makes an id for a row that only the store knows of.
+// newID makes an id that is text.
 func newID() string {
 	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 	id := make([]byte, 0, 32)

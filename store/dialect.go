@@ -14,6 +14,17 @@ type dialect struct {
 	boolType, timeType, sequenceType string
 	nowDefault                       string // with a space before it
 
+	// idKinds are the types that ids may have besides texts.
+	idKinds map[string]idKind
+	// idMade makes the database fill in ids that are not given.
+	idMade map[idKind]string
+	// makes reports whether next works for a table with integer ids; nil: always.
+	makes func(ctx context.Context, conn bun.IDB, table string) (bool, error)
+	// next is an integer id that no row of the table has had.
+	next func(ctx context.Context, conn bun.IDB, table string) (string, error)
+	// idOf is an expression for the id that expr, an expression, spells: NULL
+	// if none. It finds by index.
+	idOf func(kind idKind, expr string) string
 	// propertiesType is of the column properties, which holds a JSON object.
 	propertiesType string
 	// bytewise is a collation that compares texts byte by byte.
@@ -21,6 +32,8 @@ type dialect struct {
 
 	// parameter is the first parameter of a prepared statement.
 	parameter string
+	// filters says conditions.
+	filters *filterDialect
 	// oldestFirst orders rows of a table with createdAt and id as they came.
 	oldestFirst func(alias string) string
 	// lock keeps the rows that q reads from changing until the transaction ends.
@@ -47,6 +60,8 @@ type dialect struct {
 	// were. With dry it makes none.
 	watched func(ctx context.Context, db bun.IDB, tables []watch, dry bool) (bool, error)
 
+	// entityTexts makes the triggers that keep the index of entities.
+	entityTexts func(ctx context.Context, tx bun.IDB) error
 	// fault says what an error means, and for which column.
 	fault func(error) (fault, string)
 	// watch rings when another process has committed, until ctx ends.
@@ -70,4 +85,7 @@ type watch struct {
 	// limit columns are counters too, but to get or lose one matters.
 	limit   []string
 	columns []column
+	// ends is what must not outlive a row where its id can come again, each
+	// the rest of a DELETE FROM.
+	ends []string
 }

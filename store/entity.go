@@ -11,6 +11,7 @@ import (
 
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/directory"
 )
 
@@ -69,6 +70,43 @@ func (db *DB) Entities(ctx context.Context, q directory.EntityQuery) ([]director
 		}
 	}
 	return es, nil
+}
+
+// Matches implements [directory.Store].
+func (db *DB) Matches(ctx context.Context, q directory.EntityQuery) ([]directory.Entity, []bool, error) {
+	sure, sureArgs, err := filterSQL(db.dialect.filters, q.Filter.Sure, entityPlace)
+	if err != nil {
+		return nil, nil, db.fail("search entities", err)
+	}
+	ids, args, err := db.matchingIDs(q.Type, q.After, q.Filter.Maybe, q.Limit)
+	if err != nil {
+		return nil, nil, db.fail("search entities", err)
+	}
+	var rows []struct {
+		entityRow
+		Sure bool `bun:"sure"`
+	}
+	err = db.reader.NewRaw(`SELECT en.*, `+sure+` AS "sure" FROM ostiary_entity AS en WHERE en."type" = ? AND en."id" IN (SELECT "id" FROM (`+ids+`) AS found) ORDER BY en."id"`,
+		slices.Concat(sureArgs, []any{q.Type}, args)...).Scan(ctx, &rows)
+	if err != nil {
+		return nil, nil, db.fail("search entities", err)
+	}
+	es, told := make([]directory.Entity, len(rows)), make([]bool, len(rows))
+	for i := range rows {
+		if es[i], err = rows[i].entity(); err != nil {
+			return nil, nil, db.fail("search entities", err)
+		}
+		told[i] = rows[i].Sure
+	}
+	return es, told, nil
+}
+
+// entityPlace is where the fields of an entity are.
+func entityPlace(f authz.Field) (place, bool) {
+	if f[0] == "id" {
+		return place{column: `en."id"`, kind: authz.AlwaysText}, true
+	}
+	return property(`en."properties"`, f[1:])
 }
 
 // EntityTypes implements [directory.Store]. It goes from type to type by the

@@ -207,7 +207,7 @@ func (db *DB) oneKey(ctx context.Context, conn bun.IDB, id string, lock bool) (a
 		return authn.APIKey{}, err
 	}
 	var row keyRow
-	q := db.selectKeys(conn, s, &row).Where(`k."id" = ?`, id)
+	q := db.selectKeys(conn, s, &row).Where(`k."id" = ?`, s.ids.arg(id))
 	if lock {
 		q = db.dialect.lock(q, "k")
 	}
@@ -340,7 +340,7 @@ func (db *DB) RotateKey(ctx context.Context, id, digest string, start *string, o
 // DeleteKey implements [authn.KeyStore].
 func (db *DB) DeleteKey(ctx context.Context, id string, ev audit.Event) error {
 	return db.change(ctx, "delete key", []audit.Event{ev}, func(ctx context.Context, tx bun.Tx) error {
-		res, err := tx.NewDelete().Model((*keyRow)(nil)).Where(`"id" = ?`, id).Exec(ctx)
+		res, err := tx.NewDelete().Model((*keyRow)(nil)).Where(`"id" = ?`, db.arg(id)).Exec(ctx)
 		if err != nil {
 			return err
 		}
@@ -553,7 +553,7 @@ func (db *DB) TouchKeys(ctx context.Context, used map[string]time.Time) error {
 		for _, id := range slices.Sorted(maps.Keys(used)) {
 			at := newInstant(used[id])
 			_, err := tx.NewUpdate().Model(&keyRow{LastRequest: &at}).Column("lastRequest").
-				Where(`"id" = ?`, id).Where(`("lastRequest" IS NULL OR "lastRequest" < ?)`, at).Exec(ctx)
+				Where(`"id" = ?`, db.arg(id)).Where(`("lastRequest" IS NULL OR "lastRequest" < ?)`, at).Exec(ctx)
 			if err != nil {
 				return err
 			}

@@ -23,6 +23,7 @@ const (
 	kindBool
 	kindTime
 	kindNumber
+	kindID // by the schema's ids
 )
 
 func invalid(field, reason string) error {
@@ -37,7 +38,9 @@ func (s *schema) userKind(name string) (kind, bool) {
 		return kindBool, true
 	case "createdAt", "updatedAt", "banExpires":
 		return kindTime, true
-	case "id", "name", "email", "image", "username", "displayUsername", "role", "banReason":
+	case "id":
+		return kindID, true
+	case "name", "email", "image", "username", "displayUsername", "role", "banReason":
 		return kindText, true
 	}
 	t := columnType(s.attributes, name)
@@ -103,26 +106,36 @@ func (s *schema) filterUsers(q *bun.SelectQuery, f authn.UserFilter) (*bun.Selec
 	}
 	column := bun.Ident("u." + f.Field)
 	values := make([]any, len(f.Values))
-	for i, text := range f.Values {
-		var err error
-		if values[i], err = k.value(f.Field, text); err != nil {
-			return nil, err
+	if k == kindID {
+		values = s.ids.args(f.Values)
+	} else {
+		for i, text := range f.Values {
+			var err error
+			if values[i], err = k.value(f.Field, text); err != nil {
+				return nil, err
+			}
 		}
 	}
 	switch f.Operator {
 	// One value is no list on the wire, and refused there.
 	case "in":
-		if len(values) < 2 {
+		switch {
+		case len(f.Values) < 2:
 			return nil, invalid(f.Field, "needs several values with the operator in")
+		case len(values) == 0:
+			return q.Where("FALSE"), nil
 		}
 		return q.Where("? IN (?)", column, bun.List(values)), nil
 	case "not_in":
-		if len(values) == 0 {
+		switch {
+		case len(f.Values) == 0:
 			return nil, invalid(f.Field, "needs values with the operator not_in")
+		case len(values) == 0:
+			return q, nil
 		}
 		return q.Where("? NOT IN (?)", column, bun.List(values)), nil
 	}
-	if len(values) != 1 {
+	if len(f.Values) != 1 {
 		return nil, invalid(f.Field, "is compared with one value")
 	}
 	operator := f.Operator
@@ -130,13 +143,23 @@ func (s *schema) filterUsers(q *bun.SelectQuery, f authn.UserFilter) (*bun.Selec
 		operator = "eq"
 	}
 	if op, ok := comparisons[operator]; ok {
-		return q.Where("? "+op+" ?", column, values[0]), nil
+		switch {
+		case len(values) == 1:
+			return q.Where("? "+op+" ?", column, values[0]), nil
+		case operator == "ne":
+			return q, nil
+		}
+		return q.Where("FALSE"), nil
 	}
 	p, ok := pattern(operator, f.Values[0])
 	if !ok {
 		return nil, invalid("operator", "is unknown")
 	}
-	if k != kindText {
+	switch k {
+	case kindText:
+	case kindID:
+		return q.Where("? LIKE ?", bun.Safe(s.ids.text(`u."id"`)), p), nil
+	default:
 		return nil, invalid(f.Field, "is no text")
 	}
 	return q.Where("? LIKE ?", column, p), nil

@@ -24,8 +24,9 @@ type Migration struct {
 	Applied *time.Time // nil: pending
 }
 
-// table is a table as we make it. In column types {bool}, {time},
-// {sequence}, {properties} and {bytewise} stand for the dialect's.
+// table is a table as we make it. In column types {bool}, {time}, {sequence},
+// {properties} and {bytewise} stand for the dialect's, {id} for that of ids, and
+// {made} for what else makes a column of them.
 type table struct {
 	name    string
 	columns []columnDef
@@ -49,7 +50,7 @@ type index struct {
 // before us, and may make if we came first. Nothing of ours belongs in them.
 var betterAuth = []table{
 	{name: "user", columns: []columnDef{
-		{name: "id", def: "text NOT NULL PRIMARY KEY"},
+		{name: "id", def: "{id}{made} NOT NULL PRIMARY KEY"},
 		{name: "name", def: "text NOT NULL"},
 		{name: "email", def: "text NOT NULL UNIQUE"},
 		{name: "emailVerified", def: "{bool} NOT NULL"},
@@ -64,21 +65,21 @@ var betterAuth = []table{
 		{name: "banExpires", def: "{time}", added: "{time}"},
 	}},
 	{name: "session", columns: []columnDef{
-		{name: "id", def: "text NOT NULL PRIMARY KEY"},
+		{name: "id", def: "{id}{made} NOT NULL PRIMARY KEY"},
 		{name: "expiresAt", def: "{time} NOT NULL"},
 		{name: "token", def: "text NOT NULL UNIQUE"},
 		{name: "createdAt", def: "{time} {now} NOT NULL"},
 		{name: "updatedAt", def: "{time} NOT NULL"},
 		{name: "ipAddress", def: "text"},
 		{name: "userAgent", def: "text"},
-		{name: "userId", def: `text NOT NULL REFERENCES "user" ("id") ON DELETE CASCADE`},
+		{name: "userId", def: `{id} NOT NULL REFERENCES "user" ("id") ON DELETE CASCADE`},
 		{name: "impersonatedBy", def: "text", added: "text"},
 	}, indexes: []index{{name: "session_userId_idx", on: `"userId"`}}},
 	{name: "account", columns: []columnDef{
-		{name: "id", def: "text NOT NULL PRIMARY KEY"},
+		{name: "id", def: "{id}{made} NOT NULL PRIMARY KEY"},
 		{name: "accountId", def: "text NOT NULL"},
 		{name: "providerId", def: "text NOT NULL"},
-		{name: "userId", def: `text NOT NULL REFERENCES "user" ("id") ON DELETE CASCADE`},
+		{name: "userId", def: `{id} NOT NULL REFERENCES "user" ("id") ON DELETE CASCADE`},
 		{name: "accessToken", def: "text"},
 		{name: "refreshToken", def: "text"},
 		{name: "idToken", def: "text"},
@@ -90,7 +91,7 @@ var betterAuth = []table{
 		{name: "updatedAt", def: "{time} NOT NULL"},
 	}, indexes: []index{{name: "account_userId_idx", on: `"userId"`}}},
 	{name: "verification", columns: []columnDef{
-		{name: "id", def: "text NOT NULL PRIMARY KEY"},
+		{name: "id", def: "{id}{made} NOT NULL PRIMARY KEY"},
 		{name: "identifier", def: "text NOT NULL"},
 		{name: "value", def: "text NOT NULL"},
 		{name: "expiresAt", def: "{time} NOT NULL"},
@@ -98,7 +99,7 @@ var betterAuth = []table{
 		{name: "updatedAt", def: "{time} {now} NOT NULL"},
 	}, indexes: []index{{name: "verification_identifier_idx", on: `"identifier"`}}},
 	{name: "apikey", columns: []columnDef{
-		{name: "id", def: "text NOT NULL PRIMARY KEY"},
+		{name: "id", def: "{id}{made} NOT NULL PRIMARY KEY"},
 		{name: "configId", def: "text NOT NULL", added: "text NOT NULL DEFAULT 'default'"},
 		{name: "name", def: "text"},
 		{name: "start", def: "text"},
@@ -129,26 +130,26 @@ var betterAuth = []table{
 
 var ours = []table{
 	{name: "ostiary_user", columns: []columnDef{
-		{name: "userId", def: `text NOT NULL PRIMARY KEY REFERENCES "user" ("id") ON DELETE CASCADE`},
+		{name: "userId", def: `{id} NOT NULL PRIMARY KEY REFERENCES "user" ("id") ON DELETE CASCADE`},
 		{name: "serviceAccount", def: "{bool} NOT NULL"},
 		{name: "attributes", def: "text"},
 	}},
 	// keyId refers to a key but is no foreign key: a session must not outlive
 	// its key as one that was obtained without any.
 	{name: "ostiary_session", columns: []columnDef{
-		{name: "sessionId", def: `text NOT NULL PRIMARY KEY REFERENCES "session" ("id") ON DELETE CASCADE`},
-		{name: "keyId", def: "text"},
+		{name: "sessionId", def: `{id} NOT NULL PRIMARY KEY REFERENCES "session" ("id") ON DELETE CASCADE`},
+		{name: "keyId", def: "{id}"},
 		{name: "keyDigest", def: "text"},
 		{name: "fixed", def: "{bool} NOT NULL"},
 		{name: "notFresh", def: "{bool} NOT NULL"},
 	}},
 	{name: "ostiary_key", columns: []columnDef{
-		{name: "keyId", def: `text NOT NULL PRIMARY KEY REFERENCES "apikey" ("id") ON DELETE CASCADE`},
+		{name: "keyId", def: `{id} NOT NULL PRIMARY KEY REFERENCES "apikey" ("id") ON DELETE CASCADE`},
 		{name: "windowStart", def: "{time} NOT NULL"},
 	}},
 	{name: "ostiary_key_secret", columns: []columnDef{
 		{name: "digest", def: "text NOT NULL PRIMARY KEY"},
-		{name: "keyId", def: `text NOT NULL REFERENCES "apikey" ("id") ON DELETE CASCADE`},
+		{name: "keyId", def: `{id} NOT NULL REFERENCES "apikey" ("id") ON DELETE CASCADE`},
 		{name: "validUntil", def: "{time} NOT NULL"},
 		{name: "supersededAt", def: "{time} NOT NULL"},
 	}, indexes: []index{{name: "ostiary_key_secret_keyId_idx", on: `"keyId"`}}},
@@ -198,13 +199,18 @@ var actorColumns = []columnDef{
 	{name: "actorImpersonatedBy", def: "text NOT NULL"},
 }
 
-// watched are the tables that a principal is made of.
-// It is told of entities because they, too, are remembered.
+// watched are the tables that a principal is made of, users first. It is told of
+// entities because they, too, are remembered.
 var watched = []watch{
-	{table: "user", kind: "user", id: []string{"id"}},
-	{table: "session", kind: "session", id: []string{"id"}, quiet: []string{"updatedAt"}},
+	{table: "user", kind: "user", id: []string{"id"}, ends: []string{
+		`"ostiary_user" WHERE "userId" = OLD."id"`, `"session" WHERE "userId" = OLD."id"`, `"account" WHERE "userId" = OLD."id"`,
+		`"apikey" WHERE "referenceId" = CAST(OLD."id" AS text)`,
+	}},
+	{table: "session", kind: "session", id: []string{"id"}, quiet: []string{"updatedAt"}, ends: []string{`"ostiary_session" WHERE "sessionId" = OLD."id"`}},
 	{table: "apikey", kind: "key", id: []string{"id"}, limit: []string{"remaining"},
-		quiet: []string{"requestCount", "lastRequest", "lastRefillAt", "updatedAt"}},
+		quiet: []string{"requestCount", "lastRequest", "lastRefillAt", "updatedAt"}, ends: []string{
+			`"ostiary_key" WHERE "keyId" = OLD."id"`, `"ostiary_key_secret" WHERE "keyId" = OLD."id"`, `"ostiary_key_limits" WHERE "keyId" = OLD."id"`,
+		}},
 	{table: "ostiary_user", kind: "user", id: []string{"userId"}},
 	{table: "ostiary_session", kind: "session", id: []string{"sessionId"}},
 	{table: "ostiary_key_secret", kind: "key", id: []string{"keyId"}},
@@ -216,25 +222,25 @@ var watched = []watch{
 // changed. All that are pending run in one transaction.
 var steps = []struct {
 	name string
-	up   func(ctx context.Context, tx bun.IDB, d dialect) error
+	up   func(ctx context.Context, tx bun.IDB, d dialect, of ids) error
 }{
-	{"0001_better_auth", func(ctx context.Context, tx bun.IDB, d dialect) error {
+	{"0001_better_auth", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
 		for _, t := range betterAuth {
-			if err := adopt(ctx, tx, d, t); err != nil {
+			if err := adopt(ctx, tx, d, of, t); err != nil {
 				return err
 			}
 		}
 		return nil
 	}},
-	{"0002_ostiary", func(ctx context.Context, tx bun.IDB, d dialect) error {
+	{"0002_ostiary", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
 		for _, t := range ours {
-			if err := create(ctx, tx, d, t); err != nil {
+			if err := create(ctx, tx, d, of, t); err != nil {
 				return err
 			}
 		}
 		return nil
 	}},
-	{"0003_change_order", func(ctx context.Context, tx bun.IDB, d dialect) error {
+	{"0003_change_order", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
 		for _, s := range d.ordered {
 			if _, err := tx.NewRaw(s).Exec(ctx); err != nil {
 				return err
@@ -242,43 +248,55 @@ var steps = []struct {
 		}
 		return nil
 	}},
-	{"0004_key_limits", func(ctx context.Context, tx bun.IDB, d dialect) error {
-		return create(ctx, tx, d, table{name: "ostiary_key_limits", columns: []columnDef{
-			{name: "keyId", def: `text NOT NULL PRIMARY KEY REFERENCES "apikey" ("id") ON DELETE CASCADE`},
+	{"0004_key_limits", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
+		return create(ctx, tx, d, of, table{name: "ostiary_key_limits", columns: []columnDef{
+			{name: "keyId", def: `{id} NOT NULL PRIMARY KEY REFERENCES "apikey" ("id") ON DELETE CASCADE`},
 			{name: "version", def: "bigint NOT NULL"},
 		}})
 	}},
-	{"0005_entities", func(ctx context.Context, tx bun.IDB, d dialect) error {
+	{"0005_ids", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
+		if of.kind != idInteger || d.makes != nil {
+			return nil // there are sequences, or none is needed
+		}
+		return create(ctx, tx, d, of, table{name: "ostiary_id", columns: []columnDef{
+			{name: "table", def: "text NOT NULL PRIMARY KEY"},
+			{name: "last", def: "integer NOT NULL"},
+		}})
+	}},
+	{"0006_entities", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
 		// A type without a slash, so that "type/id" names one entity.
-		return create(ctx, tx, d, table{name: "ostiary_entity", columns: []columnDef{
+		if err := create(ctx, tx, d, of, table{name: "ostiary_entity", columns: []columnDef{
 			{name: "type", def: `text COLLATE {bytewise} NOT NULL CHECK ("type" <> '' AND "type" NOT LIKE '%/%')`},
 			{name: "id", def: `text COLLATE {bytewise} NOT NULL CHECK ("id" <> '')`},
 			{name: "properties", def: "{properties} NOT NULL"},
 			{name: "updatedAt", def: "{time} NOT NULL"},
-		}, key: []string{"type", "id"}})
+		}, key: []string{"type", "id"}}); err != nil {
+			return err
+		}
+		if err := create(ctx, tx, d, of, entityText); err != nil {
+			return err
+		}
+		return d.entityTexts(ctx, tx)
 	}},
 }
 
 // adopt makes t or, if it is there, adds the columns that it lacks.
-func adopt(ctx context.Context, tx bun.IDB, d dialect, t table) error {
+func adopt(ctx context.Context, tx bun.IDB, d dialect, of ids, t table) error {
 	existing, err := d.columns(ctx, tx, t.name)
 	if err != nil {
 		return err
 	}
 	if len(existing) == 0 {
-		return create(ctx, tx, d, t)
+		return create(ctx, tx, d, of, t)
 	}
 	for _, c := range t.columns {
 		if has(existing, c.name) {
-			if c.name == "id" && !strings.Contains(columnType(existing, "id"), "TEXT") && !strings.Contains(columnType(existing, "id"), "CHAR") {
-				return &authn.InvalidError{Field: "database", Reason: fmt.Sprintf("table %s has ids of type %s; only text is supported", t.name, columnType(existing, "id"))}
-			}
 			continue
 		}
 		if c.added == "" {
 			return &authn.InvalidError{Field: "database", Reason: fmt.Sprintf("table %s exists but has no column %s", t.name, c.name)}
 		}
-		if _, err := tx.NewRaw(fmt.Sprintf(`ALTER TABLE "%s" ADD COLUMN "%s" %s`, t.name, c.name, d.ddl(c.added))).Exec(ctx); err != nil {
+		if _, err := tx.NewRaw(fmt.Sprintf(`ALTER TABLE "%s" ADD COLUMN "%s" %s`, t.name, c.name, d.ddl(of, c.added))).Exec(ctx); err != nil {
 			return err
 		}
 		if c.name == "username" {
@@ -294,14 +312,14 @@ func adopt(ctx context.Context, tx bun.IDB, d dialect, t table) error {
 	return createIndexes(ctx, tx, t)
 }
 
-func create(ctx context.Context, tx bun.IDB, d dialect, t table) error {
+func create(ctx context.Context, tx bun.IDB, d dialect, of ids, t table) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, `CREATE TABLE IF NOT EXISTS "%s" (`, t.name)
 	for i, c := range t.columns {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, `"%s" %s`, c.name, d.ddl(c.def))
+		fmt.Fprintf(&b, `"%s" %s`, c.name, d.ddl(of, c.def))
 	}
 	if len(t.key) > 0 {
 		fmt.Fprintf(&b, `, PRIMARY KEY ("%s")`, strings.Join(t.key, `", "`))
@@ -326,8 +344,8 @@ func createIndexes(ctx context.Context, tx bun.IDB, t table) error {
 	return nil
 }
 
-func (d dialect) ddl(def string) string {
-	return strings.NewReplacer("{bool}", d.boolType, "{time}", d.timeType, "{sequence}", d.sequenceType, "{properties}", d.propertiesType, "{bytewise}", d.bytewise, " {now}", d.nowDefault).Replace(def)
+func (d dialect) ddl(of ids, def string) string {
+	return strings.NewReplacer("{id}", of.column, "{made}", d.idMade[of.kind], "{bool}", d.boolType, "{time}", d.timeType, "{sequence}", d.sequenceType, "{properties}", d.propertiesType, "{bytewise}", d.bytewise, " {now}", d.nowDefault).Replace(def)
 }
 
 func has(cs []column, name string) bool {
@@ -353,11 +371,11 @@ type onTx struct{ *sql.Tx }
 func (t onTx) ResolveConn(context.Context, bun.Query) bun.IConn { return t.Tx }
 func (t onTx) Close() error                                     { return nil }
 
-func (db *DB) migrator(conn *bun.DB) *migrate.Migrator {
+func (db *DB) migrator(conn *bun.DB, of ids) *migrate.Migrator {
 	all := migrate.NewMigrations()
 	for _, s := range steps {
 		all.Add(migrate.Migration{Name: s.name, Up: func(ctx context.Context, m *migrate.Migrator, _ *migrate.Migration) error {
-			return s.up(ctx, m.DB(), db.dialect)
+			return s.up(ctx, m.DB(), db.dialect, of)
 		}})
 	}
 	return migrate.NewMigrator(conn, all, migrate.WithTableName(migrationsTable),
@@ -382,7 +400,7 @@ func (db *DB) migrations(ctx context.Context) ([]Migration, error) {
 	if len(bookkeeping) == 0 {
 		return ms, nil
 	}
-	found, err := db.migrator(db.reader).MigrationsWithStatus(ctx)
+	found, err := db.migrator(db.reader, ids{}).MigrationsWithStatus(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -438,7 +456,11 @@ func (db *DB) migrate(ctx context.Context) ([]string, error) {
 	if err := db.dialect.exclude(ctx, bound); err != nil {
 		return nil, err
 	}
-	m := db.migrator(conn)
+	of, err := db.dialect.ids(ctx, bound)
+	if err != nil {
+		return nil, err
+	}
+	m := db.migrator(conn, of)
 	if err := m.Init(ctx); err != nil {
 		return nil, err
 	}
@@ -466,6 +488,9 @@ func (db *DB) watchTables(ctx context.Context, conn bun.IDB, dry bool) (bool, er
 		if tables[i].columns, err = db.dialect.columns(ctx, conn, tables[i].table); err != nil {
 			return false, err
 		}
+		if tables[i].table == "apikey" && has(tables[i].columns, "userId") {
+			tables[0].ends = append(slices.Clone(tables[0].ends), `"apikey" WHERE "userId" = OLD."id"`) // as in Better Auth 1.4
+		}
 	}
 	return db.dialect.watched(ctx, conn, tables, dry)
 }
@@ -473,12 +498,14 @@ func (db *DB) watchTables(ctx context.Context, conn bun.IDB, dry bool) (bool, er
 // schema is what was found in the database when it was opened: what rows are
 // read with.
 type schema struct {
+	ids        ids
 	attributes []column // of the table user, that are not Better Auth's own
 	legacyKeys bool     // apikey has a column userId: until 1.4 it was the owner
 
 	userColumns, sessionColumns, keyColumns string // of a SELECT
 
 	sessionByToken, keyByDigest *sql.Stmt
+	texts                       struct{ sessionByToken, keyByDigest string } // of both
 }
 
 func (s *schema) close() {
@@ -492,6 +519,10 @@ var attributeName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func (db *DB) prepare(ctx context.Context) (*schema, error) {
 	s := new(schema)
+	var err error
+	if s.ids, err = db.dialect.ids(ctx, db.reader); err != nil {
+		return nil, err
+	}
 	users, err := db.dialect.columns(ctx, db.reader, "user")
 	if err != nil {
 		return nil, err
@@ -531,31 +562,29 @@ func (db *DB) prepare(ctx context.Context) (*schema, error) {
 	user := selection(userRow{}, "u", "u_") + ", "
 	session := selection(sessionRow{}, "s", "s_") + ", "
 	key := selection(keyRow{}, "k", "k_")
-	prepared, err := db.reader.DB.PrepareContext(ctx, `SELECT `+session+user+key+`
+	s.texts.sessionByToken = `SELECT ` + session + user + key + `
 FROM "session" AS s
 JOIN "user" AS u ON u."id" = s."userId"
 LEFT JOIN ostiary_session AS os ON os."sessionId" = s."id"
 LEFT JOIN ostiary_user AS ou ON ou."userId" = u."id"
 LEFT JOIN "apikey" AS k ON k."id" = os."keyId"
-WHERE s."token" = `+db.dialect.parameter)
-	if err != nil {
-		return nil, err
-	}
-	s.sessionByToken = prepared
+WHERE s."token" = ` + db.dialect.parameter
 	// A current secret comes before a superseded one.
-	prepared, err = db.reader.DB.PrepareContext(ctx, strings.ReplaceAll(`SELECT `+user+key+`, ks."validUntil" AS "validUntil"
+	s.texts.keyByDigest = strings.ReplaceAll(`SELECT `+user+key+`, ks."validUntil" AS "validUntil"
 FROM "apikey" AS k
-LEFT JOIN ostiary_key_secret AS ks ON ks."digest" = $1 AND ks."keyId" = k."id" AND k."key" <> $1
-LEFT JOIN "user" AS u ON u."id" = `+s.owner()+`
+LEFT JOIN ostiary_key_secret AS ks ON ks."digest" = {digest} AND ks."keyId" = k."id" AND k."key" <> {digest}
+LEFT JOIN "user" AS u ON u."id" = `+db.dialect.idOf(s.ids.kind, s.owner())+`
 LEFT JOIN ostiary_user AS ou ON ou."userId" = u."id"
 WHERE k."id" = coalesce(
-	(SELECT "id" FROM "apikey" WHERE "key" = $1 LIMIT 1),
-	(SELECT "keyId" FROM ostiary_key_secret WHERE "digest" = $1))`, "$1", db.dialect.parameter))
-	if err != nil {
+	(SELECT "id" FROM "apikey" WHERE "key" = {digest} LIMIT 1),
+	(SELECT "keyId" FROM ostiary_key_secret WHERE "digest" = {digest}))`, "{digest}", db.dialect.parameter)
+	if s.sessionByToken, err = db.reader.DB.PrepareContext(ctx, s.texts.sessionByToken); err != nil {
+		return nil, err
+	}
+	if s.keyByDigest, err = db.reader.DB.PrepareContext(ctx, s.texts.keyByDigest); err != nil {
 		s.sessionByToken.Close()
 		return nil, err
 	}
-	s.keyByDigest = prepared
 	return s, nil
 }
 
@@ -578,7 +607,7 @@ func selection(t *bunschema.Table, alias, prefix string, computed map[string]str
 // the older schema leaves referenceId NULL.
 func (s *schema) owner() string {
 	if s.legacyKeys {
-		return `coalesce(k."referenceId", k."userId")`
+		return `coalesce(k."referenceId", ` + s.ids.text(`k."userId"`) + `)`
 	}
 	return `k."referenceId"`
 }

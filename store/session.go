@@ -125,7 +125,7 @@ func (db *DB) Session(ctx context.Context, id string) (authn.Session, error) {
 		return authn.Session{}, db.fail("read session", err)
 	}
 	var row sessionRow
-	if err := db.selectSessions(db.reader, schema, &row).Where(`s."id" = ?`, id).Scan(ctx); err != nil {
+	if err := db.selectSessions(db.reader, schema, &row).Where(`s."id" = ?`, db.arg(id)).Scan(ctx); err != nil {
 		return authn.Session{}, db.fail("read session", err)
 	}
 	return row.session(), nil
@@ -138,7 +138,7 @@ func (db *DB) Sessions(ctx context.Context, userID string) ([]authn.Session, err
 		return nil, db.fail("read sessions", err)
 	}
 	var rows []sessionRow
-	err = db.selectSessions(db.reader, schema, &rows).Where(`s."userId" = ?`, userID).
+	err = db.selectSessions(db.reader, schema, &rows).Where(`s."userId" = ?`, db.arg(userID)).
 		OrderExpr(`s."createdAt"`).OrderExpr(db.dialect.oldestFirst("s")).Scan(ctx)
 	if err != nil {
 		return nil, db.fail("read sessions", err)
@@ -154,11 +154,14 @@ func (db *DB) Sessions(ctx context.Context, userID string) ([]authn.Session, err
 // ErrNotFound.
 func (db *DB) CreateSession(ctx context.Context, s authn.Session, ev audit.Event) error {
 	return db.change(ctx, "create session", []audit.Event{ev}, func(ctx context.Context, tx bun.Tx) error {
-		return insertSession(ctx, tx, s)
+		return db.insertSession(ctx, tx, s)
 	})
 }
 
-func insertSession(ctx context.Context, tx bun.IDB, s authn.Session) error {
+func (db *DB) insertSession(ctx context.Context, tx bun.IDB, s authn.Session) error {
+	if db.arg(s.UserID) == nil {
+		return authn.ErrNotFound
+	}
 	_, err := tx.NewInsert().Model(&sessionRow{
 		ID: s.ID, Token: s.Token.Reveal(), UserID: s.UserID,
 		CreatedAt: newInstant(s.CreatedAt), UpdatedAt: newInstant(s.UpdatedAt), ExpiresAt: newInstant(s.ExpiresAt),
@@ -184,7 +187,7 @@ func (db *DB) ExtendSession(ctx context.Context, id string, expiresAt, updatedAt
 	now := newInstant(updatedAt)
 	res, err := db.writer.NewUpdate().Model(&sessionRow{ExpiresAt: newInstant(expiresAt), UpdatedAt: now}).
 		Column("expiresAt", "updatedAt").
-		Where(`"id" = ?`, id).Where(`"expiresAt" > ?`, now).Exec(ctx)
+		Where(`"id" = ?`, db.arg(id)).Where(`"expiresAt" > ?`, now).Exec(ctx)
 	if err != nil {
 		return db.fail("extend session", err)
 	}
@@ -202,7 +205,7 @@ func (db *DB) ExtendSession(ctx context.Context, id string, expiresAt, updatedAt
 func (db *DB) DeleteSessions(ctx context.Context, f authn.SessionFilter, ev audit.Event) (int, error) {
 	var n int
 	err := db.change(ctx, "delete sessions", []audit.Event{ev}, func(ctx context.Context, tx bun.Tx) (err error) {
-		n, err = deleteSessions(ctx, tx, f)
+		n, err = db.deleteSessions(ctx, tx, f)
 		if err == nil && n == 0 {
 			err = errNothing
 		}
@@ -214,19 +217,19 @@ func (db *DB) DeleteSessions(ctx context.Context, f authn.SessionFilter, ev audi
 	return n, nil
 }
 
-func deleteSessions(ctx context.Context, tx bun.IDB, f authn.SessionFilter) (int, error) {
+func (db *DB) deleteSessions(ctx context.Context, tx bun.IDB, f authn.SessionFilter) (int, error) {
 	if f.ID == "" && f.Token == "" && f.UserID == "" {
 		return 0, nil
 	}
 	q := tx.NewDelete().Model((*sessionRow)(nil))
 	if f.ID != "" {
-		q = q.Where(`"id" = ?`, f.ID)
+		q = q.Where(`"id" = ?`, db.arg(f.ID))
 	}
 	if f.Token != "" {
 		q = q.Where(`"token" = ?`, f.Token.Reveal())
 	}
 	if f.UserID != "" {
-		q = q.Where(`"userId" = ?`, f.UserID)
+		q = q.Where(`"userId" = ?`, db.arg(f.UserID))
 	}
 	if f.NotToken != "" {
 		q = q.Where(`"token" <> ?`, f.NotToken.Reveal())

@@ -122,10 +122,15 @@ var sqliteDialect = dialect{
 	boolType:     "integer",
 	timeType:     "date",
 	sequenceType: "integer PRIMARY KEY AUTOINCREMENT",
+	idKinds:      map[string]idKind{"INTEGER": idInteger},
+	next:         sqliteNext,
+	idOf:         sqliteIDOf,
 	// What is no JSON has no type.
 	propertiesType: `text CHECK (CASE WHEN json_valid("properties") THEN json_type("properties") = 'object' ELSE FALSE END)`,
 	bytewise:       "BINARY",
 	parameter:      "?1",
+	entityTexts:    sqliteEntityTexts,
+	filters:        sqliteFilters,
 	oldestFirst:    func(alias string) string { return alias + ".rowid" },
 	// Transactions that write begin as the only ones.
 	lock:    func(q *bun.SelectQuery, alias string) *bun.SelectQuery { return q },
@@ -138,6 +143,24 @@ var sqliteDialect = dialect{
 	watched:  sqliteWatched,
 	fault:    sqliteFault,
 	watch:    sqliteWatch,
+}
+
+// sqliteNext goes on above all ids that there ever were: the database itself
+// would give that of the newest row again once it is deleted, and whoever
+// remembers the old one would take the new one for it. An application may
+// still come first with the id, which [DB.fail] knows.
+func sqliteNext(ctx context.Context, conn bun.IDB, table string) (id string, err error) {
+	err = conn.NewRaw(`INSERT INTO ostiary_id ("table", "last") VALUES (?, (SELECT coalesce(max("id"), 0) + 1 FROM ?))
+		ON CONFLICT ("table") DO UPDATE SET "last" = max("last" + 1, EXCLUDED."last") RETURNING "last"`, table, bun.Ident(table)).Scan(ctx, &id)
+	return id, err
+}
+
+// sqliteIDOf compares spellings, because the database reads '01' as 1.
+func sqliteIDOf(kind idKind, expr string) string {
+	if kind != idInteger {
+		return expr
+	}
+	return fmt.Sprintf("CASE WHEN CAST(CAST(%[1]s AS integer) AS text) = %[1]s THEN CAST(%[1]s AS integer) END", expr)
 }
 
 func sqliteColumns(ctx context.Context, db bun.IDB, table string) ([]column, error) {
@@ -211,6 +234,15 @@ func sqliteTriggers(w watch) map[string]string {
 	note := func(row string) string {
 		return fmt.Sprintf(`INSERT INTO changes (kind, id, at) SELECT '%s', %s, strftime('%%Y-%%m-%%dT%%H:%%M:%%fZ', 'now')`, w.kind, name(row))
 	}
+	gone := note("OLD") + ";"
+	if columnType(w.columns, w.id[0]) == "INTEGER" && len(w.ends) > 0 {
+		// The application's next row gets the id again, and foreign keys may not
+		// be enforced on its connections.
+		gone += fmt.Sprintf(` INSERT INTO ostiary_id ("table", "last") VALUES ('%s', OLD."id") ON CONFLICT ("table") DO UPDATE SET "last" = max("last", EXCLUDED."last");`, w.table)
+		for _, end := range w.ends {
+			gone += " DELETE FROM " + end + ";"
+		}
+	}
 	var differs []string
 	for _, c := range w.columns {
 		if slices.Contains(w.limit, c.Name) {
@@ -223,7 +255,7 @@ func sqliteTriggers(w watch) map[string]string {
 	prefix := "ostiary_" + w.table + "_"
 	return map[string]string{
 		prefix + "insert": fmt.Sprintf(`CREATE TRIGGER "%sinsert" AFTER INSERT ON "%s" BEGIN %s; END`, prefix, w.table, note("NEW")),
-		prefix + "delete": fmt.Sprintf(`CREATE TRIGGER "%sdelete" AFTER DELETE ON "%s" BEGIN %s; END`, prefix, w.table, note("OLD")),
+		prefix + "delete": fmt.Sprintf(`CREATE TRIGGER "%sdelete" AFTER DELETE ON "%s" BEGIN %s END`, prefix, w.table, gone),
 		prefix + "update": fmt.Sprintf(`CREATE TRIGGER "%supdate" AFTER UPDATE ON "%s" WHEN %s BEGIN %s; %s WHERE %s IS NOT %s; END`,
 			prefix, w.table, strings.Join(differs, " OR "), note("OLD"), note("NEW"), name("NEW"), name("OLD")),
 	}

@@ -201,6 +201,10 @@ func (db *DB) fail(what string, err error) error {
 	case faultUnavailable:
 		return fmt.Errorf("%s: %w: %w", what, authn.ErrUnavailable, err)
 	case faultDuplicate:
+		if s := db.schema.Load(); column == "id" && s != nil && s.ids.kind == idInteger {
+			// Somebody chose it while it was on its way here; the next one is free.
+			return fmt.Errorf("%s: %w: %w", what, authn.ErrUnavailable, err)
+		}
 		return &authn.ConflictError{Field: column}
 	case faultRequired:
 		return &authn.InvalidError{Field: column, Reason: "is required"}

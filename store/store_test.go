@@ -30,12 +30,12 @@ func eachDialect(t *testing.T, test func(t *testing.T, db *DB)) {
 func dsns(t *testing.T) map[string]func(t *testing.T) string {
 	return map[string]func(t *testing.T) string{
 		"memory":   func(*testing.T) string { return "sqlite::memory:" },
-		"sqlite":   sqliteFile,
+		"sqlite":   func(t *testing.T) string { return sqliteFile(t) },
 		"postgres": func(t *testing.T) string { return pgtest.Schema(t) },
 	}
 }
 
-func sqliteFile(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "test.db") }
+func sqliteFile(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "test.db") }
 
 func open(t testing.TB, dsn string) *DB {
 	t.Helper()

@@ -122,8 +122,12 @@ func (db *DB) oneUser(ctx context.Context, conn bun.IDB, column, value string, l
 	if err != nil {
 		return authn.User{}, err
 	}
+	var arg any = value
+	if column == "id" {
+		arg = s.ids.arg(value)
+	}
 	var row userRow
-	q := db.selectUsers(conn, s, &row).Where("? = ?", bun.Ident("u."+column), value)
+	q := db.selectUsers(conn, s, &row).Where("? = ?", bun.Ident("u."+column), arg)
 	if lock {
 		q = db.dialect.lock(q, "u")
 	}
@@ -158,12 +162,16 @@ func (db *DB) OtherAdmin(ctx context.Context, id string, rule authn.AdminRule) (
 
 func (db *DB) otherAdmin(ctx context.Context, conn bun.IDB, id string, rule authn.AdminRule, now time.Time) (bool, error) {
 	var rows []userRow
-	err := conn.NewSelect().Model(&rows).Column("id", "role", "banned", "banExpires").
-		Where(`u."id" <> ?`, id).
+	s, err := db.found()
+	if err != nil {
+		return false, err
+	}
+	err = conn.NewSelect().Model(&rows).Column("id", "role", "banned", "banExpires").
+		Where(`u."id" IS DISTINCT FROM ?`, s.ids.arg(id)).
 		WhereGroup(" AND ", func(q *bun.SelectQuery) *bun.SelectQuery {
 			q = q.Where("FALSE")
-			if len(rule.IDs) > 0 {
-				q = q.WhereOr(`u."id" IN (?)`, bun.List(rule.IDs))
+			if ids := s.ids.args(rule.IDs); len(ids) > 0 {
+				q = q.WhereOr(`u."id" IN (?)`, bun.List(ids))
 			}
 			for _, role := range rule.Roles {
 				if role != "" {
@@ -207,7 +215,7 @@ func (db *DB) CreateUser(ctx context.Context, u authn.User, passwordHash string,
 		if passwordHash == "" {
 			return nil
 		}
-		return insertPassword(ctx, tx, u.ID, passwordHash, u.CreatedAt)
+		return db.insertPassword(ctx, tx, u.ID, passwordHash, u.CreatedAt)
 	})
 }
 
@@ -215,6 +223,9 @@ func (db *DB) insertUser(ctx context.Context, tx bun.IDB, u authn.User) error {
 	s, err := db.found()
 	if err != nil {
 		return err
+	}
+	if !s.ids.can(u.ID) {
+		return invalid("id", "is none of this database")
 	}
 	q := tx.NewInsert().Model(newUserRow(u))
 	kept := maps.Clone(u.Attributes)
@@ -349,12 +360,12 @@ func differences[R any](db *DB, a, b *R) []string {
 // effects does what else happens with a change to a user.
 func (db *DB) effects(ctx context.Context, tx bun.IDB, before *authn.User, also authn.UserEffects, now time.Time) error {
 	if also.EndSessions {
-		if _, err := deleteSessions(ctx, tx, authn.SessionFilter{UserID: before.ID, NotToken: also.KeepSession}); err != nil {
+		if _, err := db.deleteSessions(ctx, tx, authn.SessionFilter{UserID: before.ID, NotToken: also.KeepSession}); err != nil {
 			return err
 		}
 	}
 	if also.NewSession != nil {
-		if err := insertSession(ctx, tx, *also.NewSession); err != nil {
+		if err := db.insertSession(ctx, tx, *also.NewSession); err != nil {
 			return err
 		}
 	}
@@ -401,8 +412,8 @@ func (db *DB) UsersAfter(ctx context.Context, after string, limit int) ([]authn.
 		return nil, db.fail("list users", err)
 	}
 	var rows []userRow
-	// Better Auth's column compares as the database does.
-	id := bun.Safe(`u."id" COLLATE ` + db.dialect.bytewise)
+	// Better Auth's column compares as the database does, or as numbers.
+	id := bun.Safe(s.ids.text(`u."id"`) + " COLLATE " + db.dialect.bytewise)
 	err = db.selectUsers(db.reader, s, &rows).Where("? > ?", id, after).OrderExpr("?", id).Limit(int64(limit)).Scan(ctx)
 	if err != nil {
 		return nil, db.fail("list users", err)

@@ -21,6 +21,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/ostiary/ostiary"
+	"github.com/ostiary/ostiary/server/forwardauth"
 )
 
 // config is everything that can be set. A member's key is its name in the
@@ -50,6 +51,14 @@ type config struct {
 	TrustedProxies []string `key:"trusted_proxies" help:"addresses or networks of proxies whose word on the client's address counts"`
 	AddressHeaders []string `key:"address_headers" help:"headers that carry the client's address"`
 	KeyHeaders     []string `key:"key_headers" help:"headers that carry an API key; the first that is there counts"`
+
+	// Where proxies ask, and who counts as one.
+	ForwardAuth struct {
+		Proxies    []string `key:"proxies" help:"addresses or networks of the reverse proxies that may ask at /forward-auth"`
+		Secret     string   `key:"secret" help:"what such a proxy has to send as Ostiary-Forward-Secret, at least 32 characters; with proxies too, both are needed"`
+		OldSecrets []string `key:"old_secrets" help:"secrets that proxies may still send"`
+	} `key:"forward_auth"`
+	ExtAuthzListen string `key:"ext_authz_listen" help:"address that answers Envoy's external authorization in gRPC; empty for none"`
 
 	Cookies struct {
 		Prefix string `key:"prefix" help:"first part of cookie names"`
@@ -425,6 +434,9 @@ func (c *config) check(where func(key string) string) []error {
 	if c.MetricsListen != "" {
 		address("metrics_listen", c.MetricsListen)
 	}
+	if c.ExtAuthzListen != "" {
+		address("ext_authz_listen", c.ExtAuthzListen)
+	}
 	if path, ok := c.sqlite(); ok && path == "" || !ok && !c.postgres() {
 		// The value is not shown: a database URL can hold a password.
 		refuse("database", "must be sqlite:PATH, sqlite::memory: or postgres://…")
@@ -445,6 +457,14 @@ func (c *config) check(where func(key string) string) []error {
 	for _, s := range c.OldSecrets {
 		if len(s) < ostiary.MinSecret {
 			refuse("old_secrets", "one has %d characters; each needs at least %d", len(s), ostiary.MinSecret)
+		}
+	}
+	if n := len(c.ForwardAuth.Secret); n > 0 && n < forwardauth.MinSecret {
+		refuse("forward_auth.secret", "has %d characters; it needs at least %d", n, forwardauth.MinSecret)
+	}
+	for _, s := range c.ForwardAuth.OldSecrets {
+		if len(s) < forwardauth.MinSecret {
+			refuse("forward_auth.old_secrets", "one has %d characters; each needs at least %d", len(s), forwardauth.MinSecret)
 		}
 	}
 	if c.Secret == "" && c.postgres() {

@@ -69,8 +69,10 @@ func other(s setting) string {
 		return "127.0.0.1:1234"
 	case "database":
 		return "sqlite:other.db"
-	case "secret", "old_secrets":
+	case "secret", "old_secrets", "forward_auth.secret", "forward_auth.old_secrets":
 		return "0123456789abcdef0123456789abcdef"
+	case "ext_authz_listen":
+		return "127.0.0.1:9191"
 	case "base_url":
 		return "https://auth.example.test"
 	case "policies":
@@ -241,12 +243,15 @@ ostiary.yaml:4: password.min: "eight" is not a whole number`
 	}
 
 	_, err = loaded(t, "", nil, "--listen=here", "--database=mysql://user:pass@host/db", "--base-url=auth", "--policies=nowhere",
-		"--secret=short", "--log-level=loud", "--username-min=40", "--keys-rate-limit-max=5", "--keys-rate-limit-window=0s", "--cache-size=-1", "--keys-default-permissions=user")
+		"--secret=short", "--forward-auth-secret=short too", "--forward-auth-old-secrets=shorter", "--ext-authz-listen=there", "--log-level=loud", "--username-min=40", "--keys-rate-limit-max=5", "--keys-rate-limit-window=0s", "--cache-size=-1", "--keys-default-permissions=user")
 	want = `--listen: "here" is not host:port
+--ext-authz-listen: "there" is not host:port
 --database: must be sqlite:PATH, sqlite::memory: or postgres://…
 --base-url: "auth" is not an http:// or https:// URL
 --policies: open nowhere: no such file or directory
 --secret: has 5 characters; it needs at least 32
+--forward-auth-secret: has 9 characters; it needs at least 32
+--forward-auth-old-secrets: one has 7 characters; each needs at least 32
 --log-level: "loud" is none of debug, info, warn, error
 --keys-default-permissions: "user" is not type:action
 --cache-size: is negative

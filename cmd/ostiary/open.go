@@ -116,6 +116,10 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 	if len(grants) == 0 {
 		grants = nil
 	}
+	forwardSecrets := slices.Clone(c.ForwardAuth.OldSecrets)
+	if c.ForwardAuth.Secret != "" {
+		forwardSecrets = append(forwardSecrets, c.ForwardAuth.Secret)
+	}
 	// Patterns are Better Auth's; elsewhere an origin is written out.
 	origins := slices.DeleteFunc(slices.Clone(c.TrustedOrigins), func(o string) bool { return strings.ContainsAny(o, "*?") })
 
@@ -131,6 +135,8 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 		Version:           version(),
 		Origins:           origins,
 		Directory:         directory.Options{Protected: c.Directory.Protected},
+		ForwardProxies:    c.ForwardAuth.Proxies,
+		ForwardSecrets:    forwardSecrets,
 		Audit: audit.Options{
 			Buffer: c.Decisions.Buffer,
 			Strict: c.Decisions.Strict,

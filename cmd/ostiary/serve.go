@@ -14,6 +14,7 @@ import (
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/server"
+	"github.com/ostiary/ostiary/server/extauthz"
 	"github.com/spf13/cobra"
 )
 
@@ -32,6 +33,13 @@ ends with status 0. A second signal ends it at once.`,
 	cmd.Flags().BoolVar(&first, "bootstrap", false, "if there are no users yet, create an administrator with an API key, and print both")
 	cmd.Flags().SortFlags = false
 	return cmd
+}
+
+// endable is a server that can be stopped well, or at once.
+type endable interface {
+	Serve(net.Listener) error
+	Shutdown(context.Context) error
+	Close() error
 }
 
 func serve(cmd *cobra.Command, first bool) (err error) {
@@ -56,7 +64,8 @@ func serve(cmd *cobra.Command, first bool) (err error) {
 	// were made for them.
 	defer func() { err = errors.Join(err, o.Close()) }()
 
-	servers := []*http.Server{server.HTTPServer(c.Listen, o.Handler(), log)}
+	attrs := []any{"address", ln.Addr().String(), "url", baseURL, "version", version(), "policy", o.Policies().Status().Revision}
+	servers := []endable{server.HTTPServer(c.Listen, o.Handler(), log)}
 	listeners := []net.Listener{ln}
 	if c.MetricsListen != "" {
 		mln, err := new(net.ListenConfig).Listen(ctx, "tcp", c.MetricsListen)
@@ -68,6 +77,17 @@ func serve(cmd *cobra.Command, first bool) (err error) {
 		mux.Handle("GET /metrics", o.Metrics())
 		servers = append(servers, server.HTTPServer(c.MetricsListen, mux, log))
 		listeners = append(listeners, mln)
+		attrs = append(attrs, "metrics", mln.Addr().String())
+	}
+	if c.ExtAuthzListen != "" {
+		eln, err := new(net.ListenConfig).Listen(ctx, "tcp", c.ExtAuthzListen)
+		if err != nil {
+			return err
+		}
+		defer eln.Close()
+		servers = append(servers, extauthz.NewServer(extauthz.Options{Gate: o.Gate(), Log: log}))
+		listeners = append(listeners, eln)
+		attrs = append(attrs, "ext_authz", eln.Addr().String())
 	}
 	if first {
 		if err := bootstrap(ctx, o, "http://"+ln.Addr().String(), cmd.OutOrStdout()); err != nil {
@@ -75,10 +95,6 @@ func serve(cmd *cobra.Command, first bool) (err error) {
 		}
 	}
 
-	attrs := []any{"address", ln.Addr().String(), "url", baseURL, "version", version(), "policy", o.Policies().Status().Revision}
-	if len(listeners) > 1 {
-		attrs = append(attrs, "metrics", listeners[1].Addr().String())
-	}
 	log.Info("listening", attrs...)
 	ended := make(chan error, len(servers))
 	for i, s := range servers {

@@ -213,3 +213,50 @@ func TestZeroTurnsOff(t *testing.T) {
 }
 
 var _ io.Writer = (*lockedBuffer)(nil)
+
+// Envoy asks on an address of its own, which ends with the service.
+func TestExternalAuthorizationHasItsOwnListener(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	_, stop := served(t, "sqlite::memory:", "--ext-authz-listen", address)
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// The beginning of HTTP/2, as gRPC is spoken: a client's preface and its
+	// empty settings, answered by the server's.
+	if _, err := io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"); err != nil {
+		t.Fatal(err)
+	}
+	frame := make([]byte, 9)
+	if _, err := io.ReadFull(conn, frame); err != nil || frame[3] != 4 {
+		t.Errorf("got frame %x, %v; want settings", frame, err)
+	}
+	if status := stop(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	if conn, err := net.Dial("tcp", address); err == nil {
+		conn.Close()
+		t.Error("it still listens")
+	}
+}
+
+// A secret of the proxies reaches the endpoints, and without one there are none.
+func TestForwardAuthIsConfigured(t *testing.T) {
+	for secret, want := range map[string]int{"": http.StatusNotFound, strings.Repeat("s", 32): http.StatusForbidden} {
+		url, _ := served(t, "sqlite::memory:", "--forward-auth-secret", secret)
+		resp, err := http.Get(url + "/forward-auth/nginx")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("with %d characters: got %d, want %d", len(secret), resp.StatusCode, want)
+		}
+	}
+}

@@ -18,6 +18,8 @@ const pool = new pg.Pool({
   options: `-c search_path=${url.searchParams.get("search_path")}`,
 });
 
+const generateId = process.env.GENERATE_ID;
+
 const options = (baseURL, more) => ({
   baseURL,
   secret: process.env.OSTIARY_SECRET,
@@ -30,6 +32,7 @@ const options = (baseURL, more) => ({
     apiKey({ enableSessionForAPIKeys: true, enableMetadata: true, rateLimit: { enabled: false }, permissions: { defaultPermissions: { user: ["list"] } } }),
   ],
   telemetry: { enabled: false },
+  advanced: generateId === "default" ? {} : { database: { generateId } },
   ...more,
 });
 

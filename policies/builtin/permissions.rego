@@ -19,6 +19,14 @@ role_permits if {
 	by_role(input.resource.type, input.action.name)
 }
 
+# A route is permitted to whoever holds the permission that it is mapped to.
+role_permits if {
+	input.resource.type == "route"
+	named
+	authenticated
+	by_role(mapped.type, mapped.action)
+}
+
 self_permits if {
 	named
 	authenticated
@@ -30,6 +38,11 @@ self_permits if {
 granted if not keyed
 
 granted if key_permits(input.resource.type, input.action.name)
+
+granted if {
+	input.resource.type == "route"
+	key_permits(mapped.type, mapped.action)
+}
 
 by_role(type, action) if {
 	some role in input.principal.roles

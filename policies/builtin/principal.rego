@@ -97,6 +97,18 @@ administrator if {
 # The question is about one resource, not about all of a type.
 targeted if _ = input.resource.id
 
+# The permission that a route is mapped to by data.routes; the service looks it
+# up, and says it in the form "document:read".
+mapped := {"type": type, "action": action} if {
+	input.resource.type == "route"
+	is_string(input.resource.properties.permission)
+	colon := indexof(input.resource.properties.permission, ":")
+	colon > 0
+	type := substring(input.resource.properties.permission, 0, colon)
+	action := substring(input.resource.properties.permission, colon + 1, -1)
+	action != ""
+}
+
 # The question has a permission: a resource type and an action.
 named if {
 	input.resource.type != ""

@@ -96,7 +96,9 @@ sayable(text) if {
 
 the_policy_forbids := sprintf("the policy for %v forbids it", [input.resource.type])
 
-permission := concat(":", [input.resource.type, input.action.name]) if {
+permission := concat(":", [mapped.type, mapped.action]) if {
+	named
+} else := concat(":", [input.resource.type, input.action.name]) if {
 	named
 } else := "an unnamed permission"
 

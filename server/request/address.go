@@ -26,15 +26,39 @@ func (rd *Reader) Address(r *http.Request) string {
 // it can't be chosen by whoever sends the request.
 func (rd *Reader) Client(r *http.Request) string {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return ""
-	}
-	if rd.trusts(peer.Addr().Unmap()) {
+	if err == nil && rd.trusts(peer.Addr().Unmap()) {
 		if a := rd.Address(r); a != "" {
 			return a
 		}
 	}
+	return rd.Peer(r)
+}
+
+// Peer returns the address of whoever is at the other end of the connection, in
+// the form of Address.
+func (rd *Reader) Peer(r *http.Request) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
 	return canonicalAddress(peer.Addr().Unmap().WithZone(""))
+}
+
+// Forwarded returns the client's address as a proxy tells it that has proven to
+// be one: the nearest that is not of a trusted proxy, in the form of Address. It
+// is "" if there is none; then all that is left is hearsay.
+func (rd *Reader) Forwarded(list string) string {
+	hops := strings.Split(list, ",")
+	for i := len(hops) - 1; i >= 0; i-- {
+		a, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil || a.Zone() != "" {
+			return ""
+		}
+		if a = a.Unmap(); !rd.trusts(a) {
+			return canonicalAddress(a)
+		}
+	}
+	return ""
 }
 
 // forwarded finds the client in a list of hops, nearest last.
@@ -79,7 +103,8 @@ func canonicalAddress(a netip.Addr) string {
 		b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7])
 }
 
-func parsePrefix(s string) (netip.Prefix, error) {
+// ParsePrefix reads a network, or an address as the network of one.
+func ParsePrefix(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil {
 		a = a.Unmap()
 		return netip.PrefixFrom(a, a.BitLen()), nil

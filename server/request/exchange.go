@@ -45,7 +45,7 @@ func (rd *Reader) Begin(w http.ResponseWriter, r *http.Request, observe func(aut
 		UserAgent: r.UserAgent(),
 		Method:    r.Method,
 		Path:      r.URL.Path,
-		RequestID: requestID(r),
+		RequestID: RequestID(r.Header),
 		Decided:   x.decided,
 	}
 	w.Header()[IDHeader] = []string{x.facts.RequestID}
@@ -118,10 +118,10 @@ func (x *Exchange) Write(b []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (x *Exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
-// requestID returns the id that the request came with, if it is fit to be
+// RequestID returns the id that a request came with, if it is fit to be
 // repeated in headers and logs, or a new one. It identifies; it proves nothing.
-func requestID(r *http.Request) string {
-	if id := r.Header.Get(IDHeader); id != "" && len(id) <= 128 && printable(id) {
+func RequestID(h http.Header) string {
+	if id := h.Get(IDHeader); id != "" && len(id) <= 128 && printable(id) {
 		return id
 	}
 	return strconv.FormatUint(rand.Uint64()|1<<63, 36) + strconv.FormatUint(rand.Uint64()|1<<63, 36)

@@ -71,7 +71,7 @@ func New(o Options) (*Reader, error) {
 	}
 	var errs []error
 	for _, p := range o.TrustedProxies {
-		prefix, err := parsePrefix(p)
+		prefix, err := ParsePrefix(p)
 		if err != nil {
 			errs = append(errs, &authn.InvalidError{Field: "TrustedProxies", Reason: fmt.Sprintf("%q is neither an address nor a CIDR", p)})
 			continue
@@ -85,6 +85,13 @@ func New(o Options) (*Reader, error) {
 	}
 	return rd, errors.Join(errs...)
 }
+
+// Challenge is the WWW-Authenticate of an answer that asks for a credential,
+// and ChallengeInvalid that of one which refuses the credential that came.
+const (
+	Challenge        = `Bearer realm="ostiary"`
+	ChallengeInvalid = Challenge + `, error="invalid_token"`
+)
 
 // ErrAmbiguous reports that a request presents two different credentials.
 var ErrAmbiguous = errors.New("ambiguous credentials")

@@ -1,0 +1,21 @@
+-- Better Auth 1.7 with generateId "uuid" and the plugins username, admin and api-key.
+create table "user" ("id" text not null primary key, "name" text not null, "email" text not null unique, "emailVerified" integer not null, "image" text, "createdAt" date not null, "updatedAt" date not null, "username" text unique, "displayUsername" text, "role" text, "banned" integer, "banReason" text, "banExpires" date);
+create table "session" ("id" text not null primary key, "expiresAt" date not null, "token" text not null unique, "createdAt" date not null, "updatedAt" date not null, "ipAddress" text, "userAgent" text, "userId" text not null references "user" ("id") on delete cascade, "impersonatedBy" text);
+create table "account" ("id" text not null primary key, "accountId" text not null, "providerId" text not null, "userId" text not null references "user" ("id") on delete cascade, "accessToken" text, "refreshToken" text, "idToken" text, "accessTokenExpiresAt" date, "refreshTokenExpiresAt" date, "scope" text, "password" text, "createdAt" date not null, "updatedAt" date not null);
+create table "verification" ("id" text not null primary key, "identifier" text not null, "value" text not null, "expiresAt" date not null, "createdAt" date not null, "updatedAt" date not null);
+create table "apikey" ("id" text not null primary key, "configId" text not null, "name" text, "start" text, "referenceId" text not null, "prefix" text, "key" text not null, "refillInterval" integer, "refillAmount" integer, "lastRefillAt" date, "enabled" integer, "rateLimitEnabled" integer, "rateLimitTimeWindow" integer, "rateLimitMax" integer, "requestCount" integer, "remaining" integer, "lastRequest" date, "expiresAt" date, "createdAt" date not null, "updatedAt" date not null, "permissions" text, "metadata" text);
+create index "session_userId_idx" on "session" ("userId");
+create index "account_userId_idx" on "account" ("userId");
+create index "verification_identifier_idx" on "verification" ("identifier");
+create index "apikey_configId_idx" on "apikey" ("configId");
+create index "apikey_referenceId_idx" on "apikey" ("referenceId");
+create index "apikey_key_idx" on "apikey" ("key");
+
+insert into "user" values ('0b9f4f4c-6c7e-4b7e-9d0a-5f1d3c2b1a01', 'Ann', 'ann@example.test', 1, null, '2024-02-01T10:20:30.123Z', '2024-02-01T10:20:30.123Z', 'ann', 'Ann', 'admin', 0, null, null);
+insert into "session" values ('1c8e5a5d-7d8f-4c8f-8e1b-602e4d3c2b01', '2100-01-01T00:00:00.000Z', 'token-s1', '2024-02-01T10:20:30.123Z', '2024-02-01T10:20:30.123Z', '', '', '0b9f4f4c-6c7e-4b7e-9d0a-5f1d3c2b1a01', null);
+insert into "apikey" ("id", "configId", "name", "key", "referenceId", "enabled", "rateLimitEnabled", "requestCount", "createdAt", "updatedAt", "permissions", "metadata") values ('2d7d6b6e-8e90-4d90-9f2c-713f5e4d3c01', 'default', 'ci', 'digest-k1', '0b9f4f4c-6c7e-4b7e-9d0a-5f1d3c2b1a01', 1, 1, 0, '2024-02-01T10:20:30.123Z', '2024-02-01T10:20:30.123Z', '{"user":["list"]}', '{"a":1}');
+
+-- What vectors.json has: Ann's password, a session and a key of hers.
+insert into "account" ("id", "accountId", "providerId", "userId", "password", "createdAt", "updatedAt") values ('3e6c7c7f-9fa1-4ea1-a03d-82406f5e4d01', '0b9f4f4c-6c7e-4b7e-9d0a-5f1d3c2b1a01', 'credential', '0b9f4f4c-6c7e-4b7e-9d0a-5f1d3c2b1a01', '000102030405060708090a0b0c0d0e0f:99b92e4e090f36e3374996c64903fea52f9108c61d5b397d9d601cff2b612f444033d2292b3fe5b23c0df50259a47a50a75272e30aebca6d84244113951e92a2', '2024-02-01T10:20:30.123Z', '2024-02-01T10:20:30.123Z');
+insert into "session" ("id", "expiresAt", "token", "createdAt", "updatedAt", "ipAddress", "userAgent", "userId") values ('1c8e5a5d-7d8f-4c8f-8e1b-602e4d3c2b00', '2100-01-01T00:00:00.000Z', 'J9EejwswwKSYpSzBHSzq8ZUljpFCW2pG', '2024-02-01T10:20:30.123Z', '2024-02-01T10:20:30.123Z', '', '', '0b9f4f4c-6c7e-4b7e-9d0a-5f1d3c2b1a01');
+insert into "apikey" ("id", "configId", "name", "start", "key", "referenceId", "enabled", "rateLimitEnabled", "rateLimitTimeWindow", "rateLimitMax", "requestCount", "createdAt", "updatedAt", "permissions", "metadata") values ('2d7d6b6e-8e90-4d90-9f2c-713f5e4d3c00', 'default', 'vector', 'AbCdEf', 'C5vASARHBDLhD_vhiKGB_cpxfldYUKZje5zAioniabc', '0b9f4f4c-6c7e-4b7e-9d0a-5f1d3c2b1a01', 1, 1, 86400000, 10, 0, '2024-02-01T10:20:30.123Z', '2024-02-01T10:20:30.123Z', '{"user":["list"]}', 'null');
