@@ -156,8 +156,8 @@ var twinData = map[string]any{
 	"rels":     []any{map[string]any{"user": "ann", "document": "d1"}, map[string]any{"user": "ann", "document": "d2"}},
 }
 
-// exchange is a request that both are sent.
-type exchange struct {
+// opaExchange is a request that both are sent.
+type opaExchange struct {
 	method, path, body string
 	headers            []string // "Name: value"
 	loose              bool     // status and code are the same; the words are not
@@ -172,7 +172,7 @@ const (
 	unknown   = `"unknowns":["input.documents"]`
 )
 
-var exchanges = []exchange{
+var exchanges = []opaExchange{
 	// What is defined, and what is not.
 	{method: "POST", path: "/v1/data/things/allow", body: `{"input":{"user":"ann"}}`},
 	{method: "POST", path: "/v1/data/things/allow/", body: `{"input":{"user":"ann"}}`, ours: `^200 .*"result":true`},
@@ -438,7 +438,7 @@ type reply struct {
 	body   string
 }
 
-func send(t *testing.T, h http.Handler, x exchange, key string) reply {
+func send(t *testing.T, h http.Handler, x opaExchange, key string) reply {
 	t.Helper()
 	body := x.body
 	if slices.Contains(x.headers, "Content-Encoding: gzip") {

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -165,6 +166,29 @@ func TestRowsAreMadeWithIDsOfTheirKind(t *testing.T) {
 		wantErr(t, "key of a deleted user", err, authn.ErrNotFound)
 		if u, err = db.User(ctx, ann.ID); err != nil || u.ID != ann.ID {
 			t.Errorf("Ann: %v", err)
+		}
+	})
+}
+
+// Pages of users are in the order of the ids as text, whatever they are.
+func TestUsersOfAnyKindComeByteByByte(t *testing.T) {
+	eachKind(t, func(t *testing.T, db *DB, ann authn.User) {
+		for range 12 { // a number of two digits comes before one of one
+			mustCreateUser(t, db, someone(mustID(t, db, "user")))
+		}
+		var all []string
+		for after := ""; ; after = all[len(all)-1] {
+			us, err := db.UsersAfter(t.Context(), after, 5)
+			must(t, err)
+			if len(us) == 0 {
+				break
+			}
+			for _, u := range us {
+				all = append(all, u.ID)
+			}
+		}
+		if !slices.IsSorted(all) || !slices.Contains(all, ann.ID) || len(all) != len(slices.Compact(slices.Clone(all))) || len(all) < 13 {
+			t.Errorf("got %v", all)
 		}
 	})
 }

@@ -412,8 +412,8 @@ func (db *DB) UsersAfter(ctx context.Context, after string, limit int) ([]authn.
 		return nil, db.fail("list users", err)
 	}
 	var rows []userRow
-	// Better Auth's column compares as the database does.
-	id := bun.Safe(`u."id" COLLATE ` + db.dialect.bytewise)
+	// Better Auth's column compares as the database does, or as numbers.
+	id := bun.Safe(s.ids.text(`u."id"`) + " COLLATE " + db.dialect.bytewise)
 	err = db.selectUsers(db.reader, s, &rows).Where("? > ?", id, after).OrderExpr("?", id).Limit(int64(limit)).Scan(ctx)
 	if err != nil {
 		return nil, db.fail("list users", err)
