@@ -432,13 +432,13 @@ func twinsOf(t *testing.T) (theirs, ours http.Handler, key string) {
 	return s.Handler, o.Handler(), secret.Reveal()
 }
 
-type reply struct {
+type opaReply struct {
 	status int
 	header http.Header
 	body   string
 }
 
-func send(t *testing.T, h http.Handler, x opaExchange, key string) reply {
+func send(t *testing.T, h http.Handler, x opaExchange, key string) opaReply {
 	t.Helper()
 	body := x.body
 	if slices.Contains(x.headers, "Content-Encoding: gzip") {
@@ -459,7 +459,7 @@ func send(t *testing.T, h http.Handler, x opaExchange, key string) reply {
 	}
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
-	answer := reply{w.Code, w.Result().Header, w.Body.String()}
+	answer := opaReply{w.Code, w.Result().Header, w.Body.String()}
 	if answer.header.Get("Content-Encoding") == "gzip" {
 		z, err := gzip.NewReader(w.Body)
 		if err != nil {
@@ -475,7 +475,7 @@ func send(t *testing.T, h http.Handler, x opaExchange, key string) reply {
 }
 
 // normal is the body without what differs from call to call.
-func (r reply) normal(t *testing.T) any {
+func (r opaReply) normal(t *testing.T) any {
 	t.Helper()
 	if r.body == "" {
 		return nil

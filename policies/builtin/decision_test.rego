@@ -31,6 +31,7 @@ test_applications_allow[note] if {
 		d := ostiary.decision with input as ask(principal, "read", {"type": "document"})
 			with data.app.document as {"allow": c.allow}
 		d.allow == c.want
+		passes({"principal": principal, "action": "read", "resource": {"type": "document"}}) == c.want with data.app.document as {"allow": c.allow}
 	}
 }
 
@@ -120,6 +121,7 @@ test_sign_up[note] if {
 		with data.settings.sign_up as c.open
 	codes(d.reasons) == c.codes
 	d.allow == permits(c.codes)
+	passes({"principal": nobody, "action": "create", "resource": c.resource}) == d.allow with data.settings.sign_up as c.open
 }
 
 permits(list) if list[0] in {"public", "self"}
