@@ -48,6 +48,9 @@ const (
 	Boolean                  // true or false, or absent
 	// AlwaysText is text that is never absent.
 	AlwaysText
+	// TextOrNull is text or null, and never absent. A condition that it is
+	// Defined holds of text.
+	TextOrNull
 )
 
 // maxConditions bounds how large a filter may become.
@@ -546,7 +549,7 @@ func (t *translator) defined(f Field) trilean {
 	if v, known := t.constant(f); known {
 		return saidIf(v != nil)
 	}
-	if t.kind(f) == AlwaysText {
+	if k := t.kind(f); k == AlwaysText || k == TextOrNull {
 		return said(always)
 	}
 	return said(Condition{Op: Defined, Field: f})
@@ -560,8 +563,8 @@ func (t *translator) isText(f Field) trilean {
 	switch t.kind(f) {
 	case AlwaysText:
 		return said(always)
-	case Text:
-		return t.defined(f)
+	case Text, TextOrNull:
+		return said(Condition{Op: Defined, Field: f})
 	case AnyJSON:
 		return said(Condition{Op: IsText, Field: f})
 	}
@@ -599,6 +602,20 @@ func (t *translator) compare(op Op, f Field, v ast.Value) trilean {
 		return saidIf(c != nil && holds(op, c.Compare(v)))
 	}
 	kind := t.kind(f)
+	if kind == TextOrNull {
+		text := said(never)
+		switch s, ok := v.(ast.String); {
+		case ok:
+			text = said(Condition{Op: op, Field: f, Value: string(s)})
+		case holds(op, rankText-rank(v)):
+			text = said(Condition{Op: Defined, Field: f})
+		}
+		null := negated(said(Condition{Op: Defined, Field: f}))
+		if !holds(op, rankNull-rank(v)) {
+			null = said(never)
+		}
+		return anyOf([]trilean{text, null})
+	}
 	if typed, ok := map[FieldKind]int{Text: rankText, AlwaysText: rankText, Number: rankNumber, Boolean: rankBoolean}[kind]; ok {
 		if r := rank(v); r != typed {
 			if holds(op, typed-r) {
@@ -637,7 +654,7 @@ func (t *translator) compareFields(op Op, f, g Field) trilean {
 	switch {
 	case a == b && a != AnyJSON, a == AnyJSON && b == Text, a == Text && b == AnyJSON:
 		return said(Condition{Op: op, Field: f, Other: g})
-	case a == AnyJSON || b == AnyJSON:
+	case a == AnyJSON || b == AnyJSON || a == TextOrNull || b == TextOrNull:
 		return t.unsaid()
 	case op == Eq:
 		return said(never) // of two types

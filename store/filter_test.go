@@ -321,3 +321,25 @@ func (g generator) compare(t *testing.T, db *DB, table string, filters *filterDi
 		t.Error("hardly anything was told")
 	}
 }
+
+func TestFiltersAddToQueries(t *testing.T) {
+	eachDialect(t, func(t *testing.T, db *DB) {
+		execSQL(t, db, `CREATE TABLE document (id text NOT NULL, owner text)`)
+		execSQL(t, db, `INSERT INTO document (id, owner) VALUES ('1', 'ann'), ('2', 'bob'), ('3', NULL)`)
+		c := authz.Condition{Op: authz.Not, Of: []authz.Condition{{Op: authz.Eq, Field: authz.Field{"properties", "owner"}, Value: "ann"}}}
+		columns, fields := map[string]string{"properties.owner": "d.owner"}, authz.Fields{"properties.owner": authz.Text}
+		q, err := FilterWhere(db.reader.NewSelect().TableExpr("document AS d").Column("id"), c, columns, fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []string
+		if err := q.Order("id").Scan(t.Context(), &ids); err != nil || strings.Join(ids, " ") != "2 3" {
+			t.Errorf("got %v, %v", ids, err)
+		}
+		for _, columns := range []map[string]string{{}, {"properties.owner": `d"; DROP TABLE document`}} {
+			if _, err := FilterWhere(db.reader.NewSelect(), c, columns, fields); err == nil {
+				t.Errorf("%v: no error", columns)
+			}
+		}
+	})
+}
