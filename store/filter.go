@@ -154,7 +154,7 @@ func (s *sqlText) booleans(c authz.Condition, column string) {
 	want, _ := c.Value.(bool)
 	var cases []string
 	for text, b := range map[string]bool{"FALSE": false, "TRUE": true} {
-		if holds(c.Op, order(b, want)) {
+		if c.Op.Holds(order(b, want)) {
 			cases = append(cases, column+" = "+text)
 		}
 	}
@@ -173,22 +173,6 @@ func order(a, b bool) int {
 		return -1
 	}
 	return 1
-}
-
-func holds(op authz.Op, order int) bool {
-	switch op {
-	case authz.Eq:
-		return order == 0
-	case authz.Ne:
-		return order != 0
-	case authz.Lt:
-		return order < 0
-	case authz.Lte:
-		return order <= 0
-	case authz.Gt:
-		return order > 0
-	}
-	return order >= 0
 }
 
 // search looks for value in a text, whose expression has args.
@@ -278,14 +262,14 @@ func (s *sqlText) ordered(c authz.Condition, p place) {
 	}
 	switch typ {
 	case typeNull:
-		if s.add("1 = 0"); holds(c.Op, 0) {
+		if s.add("1 = 0"); c.Op.Holds(0) {
 			s.add(" OR ")
 			s.is(p, s.d.names[typeNull])
 		}
 	case typeBoolean:
 		s.add("1 = 0")
 		for _, b := range []bool{false, true} {
-			if holds(c.Op, order(b, c.Value.(bool))) {
+			if c.Op.Holds(order(b, c.Value.(bool))) {
 				s.add(" OR ")
 				s.d.equals(s, p, b)
 			}
