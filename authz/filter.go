@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -107,13 +108,36 @@ func (j Judge) Filter(ctx context.Context, r Request, u Unknown, kind func(Field
 	result := t.bodies(queries)
 	f.Unsaid = t.parts
 	f.Sure, f.Maybe = all(result.sure, all(t.clean...)), result.maybe
-	if t.lost > 0 || t.size > maxConditions {
+	if t.lost > 0 || t.size > maxConditions || p.disputable || p.topdown.tellsMore(r.Resource.Type) {
 		f.Sure = never
 	}
 	if t.size > maxConditions {
 		f.Maybe = always
 	}
 	return f, nil
+}
+
+// tellsMore reports whether the application's policy for a type hands a context
+// back that is not the same for all: finding it may fail, and with it the decision.
+func (t *interpreter) tellsMore(resourceType string) bool {
+	rules := t.compiler.GetRules(ast.Ref{ast.DefaultRootDocument, ast.StringTerm("app"), ast.StringTerm(resourceType), contextKey})
+	return slices.ContainsFunc(rules, func(r *ast.Rule) bool {
+		return len(rules) > 1 || r.Else != nil || r.Head.Value == nil || !ground(r.Head.Value) || !r.Ref().IsGround() ||
+			slices.ContainsFunc(r.Body, mayFail)
+	})
+}
+
+// mayFail reports whether finding out if e holds can end in an error.
+func mayFail(e *ast.Expr) bool {
+	failing := false
+	ast.WalkExprs(e, func(e *ast.Expr) bool {
+		if e.IsCall() {
+			_, compares := comparisons[e.Operator().String()]
+			failing = failing || !compares && e.Operator().String() != "internal.member_2"
+		}
+		return failing
+	})
+	return failing
 }
 
 // trilean is a condition of which not everything can be said: sure implies it,
@@ -234,11 +258,16 @@ func (t *translator) literal(e *ast.Expr, uses map[ast.Var]int) trilean {
 	}
 	result = negated(result)
 	terms, calls := e.Terms.([]*ast.Term)
-	if !calls {
-		terms = []*ast.Term{e.Terms.(*ast.Term)}
+	equality := calls && ast.Equality.Ref().Equal(terms[0].Value)
+	if term, ok := e.Terms.(*ast.Term); ok {
+		terms = []*ast.Term{term}
+		if call, ok := term.Value.(ast.Call); ok {
+			// What a variable stood for: it was found before the negation.
+			terms, calls = call, true
+		}
 	}
 	switch {
-	case calls && !ast.Equality.Ref().Equal(terms[0].Value):
+	case calls && !equality:
 		// As in a rule of Rego, what a function is called with is found before
 		// the negation: if it is absent, nothing holds.
 		result = allOf([]trilean{result, t.present(terms[1:])})
@@ -605,6 +634,8 @@ func (t *translator) compare(op Op, f Field, v ast.Value) trilean {
 	if kind == TextOrNull {
 		text := said(never)
 		switch s, ok := v.(ast.String); {
+		case ok && strings.Contains(string(s), "\x00"):
+			return t.unsaid()
 		case ok:
 			text = said(Condition{Op: op, Field: f, Value: string(s)})
 		case op.Holds(rankText - rank(v)):
@@ -628,7 +659,13 @@ func (t *translator) compare(op Op, f Field, v ast.Value) trilean {
 	if !ok {
 		return t.unsaid()
 	}
-	return said(Condition{Op: op, Field: f, Value: value})
+	holds := Condition{Op: op, Field: f, Value: value}
+	if _, number := value.(json.Number); number && kind == AnyJSON {
+		// Not every database keeps all digits of a number apart.
+		long := Condition{Op: Long, Field: f}
+		return trilean{all(holds, negate(long)), anyHolds(holds, long)}
+	}
+	return said(holds)
 }
 
 func (t *translator) compareFields(op Op, f, g Field) trilean {
@@ -678,7 +715,7 @@ func (t *translator) has(f Field, v ast.Value) trilean {
 		return said(never)
 	}
 	value, ok := scalar(v)
-	if !ok {
+	if _, number := value.(json.Number); number || !ok {
 		return t.unsaid()
 	}
 	return said(Condition{Op: Has, Field: f, Value: value})
@@ -686,6 +723,9 @@ func (t *translator) has(f Field, v ast.Value) trilean {
 
 // text is a search in a text. In anything else it fails, and with it the decision.
 func (t *translator) text(op Op, f Field, s string) trilean {
+	if strings.Contains(s, "\x00") {
+		return t.unsaid()
+	}
 	matches := Condition{Op: op, Field: f, Value: s}
 	there := Condition{Op: Defined, Field: f}
 	var wrong Condition
@@ -756,7 +796,7 @@ func scalar(v ast.Value) (any, bool) {
 	case ast.Boolean:
 		return bool(v), true
 	case ast.String:
-		return string(v), true
+		return string(v), !strings.Contains(string(v), "\x00") // which no database has
 	case ast.Number:
 		return json.Number(v), ExactNumber(json.Number(v))
 	}
@@ -783,6 +823,52 @@ func (f Filter) String() string {
 		return f.Sure.String()
 	}
 	return fmt.Sprintf("sure: %s; maybe: %s", f.Sure, f.Maybe)
+}
+
+// disputable reports whether a rule outside of data.ostiary may have two values at
+// once. Then the decision fails, whatever else holds.
+func disputable(modules map[string]*ast.Module) bool {
+	first := map[string]*ast.Term{} // the constant that a name has, nil if it is none
+	for _, m := range modules {
+		if m.Package.Path.Equal(ownPackage) {
+			continue
+		}
+		for _, r := range m.Rules {
+			if r.Default || r.Head.RuleKind() == ast.MultiValue {
+				continue
+			}
+			name := r.Ref().GroundPrefix().String()
+			value := r.Head.Value
+			if !ground(value) || r.Else != nil || !r.Ref().IsGround() {
+				value = nil
+			}
+			before, known := first[name]
+			switch {
+			case known && (before == nil || value == nil || !before.Equal(value)):
+				return true
+			case value == nil && loops(r):
+				return true
+			}
+			first[name] = value
+		}
+	}
+	return false
+}
+
+// loops reports whether the body of r can be satisfied in several ways.
+func loops(r *ast.Rule) bool {
+	found := !r.Ref().IsGround()
+	for ; r != nil; r = r.Else {
+		ast.WalkRefs(r.Body, func(ref ast.Ref) bool {
+			found = found || !ref[1:].IsGround() && !ref.IsNested()
+			return false
+		})
+		ast.WalkExprs(r.Body, func(e *ast.Expr) bool {
+			found = found || e.IsCall() && e.Operator().String() == "walk"
+			return false
+		})
+	}
+	return found
 }
 
 // careless reports in which ways rules outside of data.ostiary are written so that
@@ -817,7 +903,7 @@ func careless(modules map[string]*ast.Module) (reflexive, lossy bool) {
 					if perhapsSame(resolved(values, e.Operand(0).Value), resolved(values, e.Operand(1).Value)) {
 						reflexive = true
 					}
-					lossy = lossy || perhapsAbsent(values, terms)
+					lossy = lossy || perhapsAbsent(values, terms[1:])
 				case calls && terms[0].Value.(ast.Ref).HasPrefix(ast.DefaultRootRef):
 					lossy = lossy || perhapsAbsent(values, terms[1:])
 				case e.Negated && !calls:
@@ -838,15 +924,16 @@ func careless(modules map[string]*ast.Module) (reflexive, lossy bool) {
 func perhapsAbsent(values map[ast.Var]ast.Value, terms []*ast.Term) bool {
 	absent := false
 	for _, term := range terms {
-		ast.WalkVars(term, func(v ast.Var) bool {
-			value, known := values[v]
-			if !known {
-				return false
+		vars := ast.NewVarVisitor().WithParams(ast.VarVisitorParams{SkipRefCallHead: true})
+		vars.Walk(term)
+		for v := range vars.Vars() {
+			if v == ast.InputRootDocument.Value || v == ast.DefaultRootDocument.Value {
+				continue
 			}
-			ref, ok := value.(ast.Ref)
-			absent = absent || value == nil || ok && !alwaysThere(ref)
-			return false
-		})
+			value := values[v] // nil: an argument, or what a function or a loop found
+			ref, isRef := value.(ast.Ref)
+			absent = absent || value == nil || isRef && !alwaysThere(ref) || !isRef && !ground(ast.NewTerm(value))
+		}
 	}
 	return absent
 }

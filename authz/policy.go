@@ -39,6 +39,7 @@ type Policy struct {
 	entrypoints []Path // as annotated
 
 	reflexive, lossy bool // see careless
+	disputable       bool // see there
 }
 
 // evaluator answers one rule over an input. It is the seam at which another
@@ -111,6 +112,7 @@ func Compile(ctx context.Context, src Source) (*Policy, error) {
 	}
 	p := &Policy{revision: src.Revision, topdown: t, decide: t, entrypoints: entrypoints(compiler)}
 	p.reflexive, p.lossy = careless(compiler.Modules)
+	p.disputable = disputable(compiler.Modules)
 	return p, nil
 }
 
