@@ -350,6 +350,17 @@ func (i *Ostiary) Filter(ctx context.Context, r authz.Request, fields authz.Fiel
 	return i.engine.Filter(ctx, r, authz.UnknownResource, fields.Kind)
 }
 
+// Permissions returns what s may do by its roles, and what it may do with its
+// own whatever its roles, both as enforced: narrowed by the grants of the key at
+// work.
+func (i *Ostiary) Permissions(ctx context.Context, s *authz.Subject) (byRole, own authz.Permissions, err error) {
+	if byRole, err = i.engine.Permissions(ctx, s); err != nil {
+		return nil, nil, err
+	}
+	own, err = i.engine.OwnPermissions(ctx, s)
+	return byRole, own, err
+}
+
 // Explain decides again and names the rules that held and failed.
 func (i *Ostiary) Explain(ctx context.Context, r authz.Request) (authz.Explanation, error) {
 	return i.engine.Explain(ctx, r)
