@@ -143,6 +143,12 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 		mistakes = append(mistakes, err)
 		// The rest can still be checked, so that all mistakes come at once.
 	}
+	o.Audit.DataRevision = func() int64 {
+		if i.feed == nil {
+			return 0
+		}
+		return i.feed.last.Load().revision
+	}
 	i.log = audit.NewLog(i.db, o.Audit)
 	i.engine = authz.NewEngine(authz.Options{Deadline: o.DecisionDeadline, Recorder: i.log, Clock: o.Clock, Describe: i.describe})
 
@@ -188,7 +194,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 		return nil, err
 	}
 	i.feed = newFeed(i.db, o.Lease, o.Clock, o.Log, i.authn, i.directory)
-	i.metrics.Audit(i.log.Lost, i.log.Waiting)
+	i.metrics.Audit(i.log)
 	i.metrics.Cache(i.authn.CacheStats)
 	i.metrics.Search(i.directory.Rechecks)
 	if i.handler, err = server.New(server.Options{

@@ -278,6 +278,21 @@ var steps = []struct {
 		}
 		return d.entityTexts(ctx, tx)
 	}},
+	{"0007_decision_log", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
+		for _, c := range []string{
+			`"dataRevision" bigint NOT NULL DEFAULT 0`,
+			`"assertedByType" text NOT NULL DEFAULT ''`, `"assertedById" text NOT NULL DEFAULT ''`, `"assertedByKeyId" text NOT NULL DEFAULT ''`,
+			`"context" text`, `"ndBuiltinCache" text`, `"erased" text`, `"maskFailure" text NOT NULL DEFAULT ''`,
+		} {
+			if _, err := tx.NewRaw(`ALTER TABLE "ostiary_decision" ADD COLUMN ` + c).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		return createIndexes(ctx, tx, table{name: "ostiary_decision", indexes: []index{
+			{name: "ostiary_decision_actorKeyId_idx", on: `"actorKeyId", "at"`},
+			{name: "ostiary_decision_resource_idx", on: `"resourceType", "resourceId", "at"`},
+		}})
+	}},
 }
 
 // adopt makes t or, if it is there, adds the columns that it lacks.
