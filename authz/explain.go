@@ -91,7 +91,7 @@ func (p *Policy) Judge(document any) (func(ctx context.Context, now time.Time) e
 	}
 	input := ast.NewTerm(in)
 	return func(ctx context.Context, now time.Time) error {
-		v, err := p.decide.evaluate(ctx, decisionRule, input, now, time.Now().Add(10*time.Second))
+		v, err := p.decide.evaluate(ctx, decisionRule, input, now, time.Now().Add(10*time.Second), nil)
 		if err != nil {
 			return err
 		}
