@@ -148,7 +148,7 @@ var (
 	always = Condition{Op: Always}
 )
 
-// all and any drop what does not matter, so that what remains is short.
+// all and anyHolds leave out what does not matter, so that what remains is short.
 func all(cs ...Condition) Condition      { return combine(And, always, never, cs) }
 func anyHolds(cs ...Condition) Condition { return combine(Or, never, always, cs) }
 
