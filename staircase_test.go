@@ -17,7 +17,8 @@ const module = "github.com/ostiary/ostiary"
 // stairs says which rooms each room may import: those below it. A new
 // package takes its place here first. The root is ".".
 var stairs = map[string][]string{
-	"authz":              {},
+	"authz/compiled":     {},
+	"authz":              {"authz/compiled"},
 	"memory":             {},
 	"audit":              {"authz"},
 	"decisionlog":        {"audit", "authz"},
@@ -45,7 +46,7 @@ var doors = []struct {
 	rooms  []string
 	tests  bool // external tests may as well: some look at the rows themselves
 }{
-	{prefix: "github.com/open-policy-agent/opa", rooms: []string{"authz", "policies", "decisionlog"}},
+	{prefix: "github.com/open-policy-agent/opa", rooms: []string{"authz", "authz/compiled", "policies", "decisionlog"}},
 	{prefix: "github.com/uptrace/bun", rooms: []string{"store"}},
 	{prefix: "github.com/jackc/pgx", rooms: []string{"store", "internal/pgtest"}},
 	{prefix: "modernc.org/sqlite", rooms: []string{"store"}},
@@ -197,7 +198,7 @@ func TestStaircaseNotices(t *testing.T) {
 		{"a room with a tool for tests", listed{ImportPath: m + "store", Imports: []string{m + "internal/pgtest"}}, "store: imports internal/pgtest, which is not below it"},
 		{"an external test that climbs", listed{ImportPath: m + "authn", XTestImports: []string{m + "store"}}, ""},
 		{"a package without a place", listed{ImportPath: m + "util"}, "util: has no place on the staircase"},
-		{"OPA in authn", listed{ImportPath: m + "authn", Imports: []string{"github.com/open-policy-agent/opa/v1/ast"}}, "only authz, policies, decisionlog may"},
+		{"OPA in authn", listed{ImportPath: m + "authn", Imports: []string{"github.com/open-policy-agent/opa/v1/ast"}}, "only authz, authz/compiled, policies, decisionlog may"},
 		{"bun in a test of authn", listed{ImportPath: m + "authn", XTestImports: []string{"github.com/uptrace/bun"}}, "only store may"},
 		{"rows in a test of the root", listed{ImportPath: module, XTestImports: []string{"database/sql"}}, ""},
 		{"rows in the root", listed{ImportPath: module, Imports: []string{"database/sql"}}, "only store may"},

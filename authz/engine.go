@@ -6,12 +6,15 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown/builtins"
+
+	"github.com/ostiary/ostiary/authz/compiled"
 )
 
 // Options configures an Engine. The zero value works.
@@ -23,6 +26,14 @@ type Options struct {
 	// where the request does not say that it is [Request.Described]. It must not
 	// change r's maps. While it fails there is no decision.
 	Describe func(ctx context.Context, r Resource, action string) (Resource, error)
+	// Topdown has OPA's own evaluator decide, although policies are compiled.
+	Topdown bool
+	// Recheck says of how many decisions of a compiled policy one is made by
+	// OPA's evaluator as well. If they disagree, the stricter of the two is the
+	// answer, and the policy is not trusted in its compiled form any more. The
+	// default is 1000; a negative number is never.
+	Recheck int
+	Log     *slog.Logger // default discards
 }
 
 // Engine answers requests by the policy in force.
@@ -32,6 +43,14 @@ type Engine struct {
 	clock    func() time.Time
 	describe func(ctx context.Context, r Resource, action string) (Resource, error)
 	policy   atomic.Pointer[Policy]
+
+	topdown    bool
+	recheck    uint64 // 0: never
+	log        *slog.Logger
+	turn       atomic.Uint64
+	rechecked  atomic.Uint64
+	disagreed  atomic.Uint64
+	distrusted atomic.Pointer[string] // the revision whose compiled form was wrong
 }
 
 // NewEngine returns an engine without a policy: it denies everything as
@@ -44,7 +63,44 @@ func NewEngine(o Options) *Engine {
 	if e.clock == nil {
 		e.clock = time.Now
 	}
+	e.topdown, e.log = o.Topdown, o.Log
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	if o.Recheck >= 0 {
+		e.recheck = uint64(cmp.Or(o.Recheck, 1000))
+	}
 	return e
+}
+
+// Rechecks reports how many decisions of compiled policies OPA's evaluator made
+// as well, and in how many of them the two disagreed.
+func (e *Engine) Rechecks() (checked, disagreed uint64) {
+	return e.rechecked.Load(), e.disagreed.Load()
+}
+
+// evaluate answers the rule by p: compiled, if p is and may be trusted.
+func (e *Engine) evaluate(ctx context.Context, p *Policy, rule string, in compiled.Input, now time.Time, nd builtins.NDBCache) (ast.Value, error) {
+	if e.topdown || p.programs.refused != nil || e.distrusts(p) {
+		return p.topdown.evaluate(ctx, rule, in, now, time.Now().Add(e.deadline), nd)
+	}
+	if rule != decisionRule || e.recheck == 0 || e.turn.Add(1)%e.recheck != 0 {
+		return p.evaluate(ctx, rule, in, now, time.Now().Add(e.deadline), nd)
+	}
+	v, differs, err := p.compare(ctx, in, now, e.deadline, nd)
+	e.rechecked.Add(1)
+	if differs {
+		e.disagreed.Add(1)
+		e.distrusted.Store(&p.revision)
+		// What was asked is in the record of the decision, not here.
+		e.log.Error("the compiled policy and OPA's evaluator disagree; OPA's evaluator decides from now on", "policy", p.revision)
+	}
+	return v, err
+}
+
+func (e *Engine) distrusts(p *Policy) bool {
+	revision := e.distrusted.Load()
+	return revision != nil && *revision == p.revision
 }
 
 // Swap puts p in force for every decision that begins after it returns.
@@ -185,11 +241,11 @@ func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, 
 		return refuse(d, CodeUnavailable, "no policy is in force"), errors.New("no policy is in force")
 	}
 	d.Revision = p.revision
-	in, err := input(r, facts, d.Time)
+	in, err := ask(r, facts, d.Time)
 	if err != nil {
 		return refuse(d, CodePolicyError, "the request cannot be put to the policy"), err
 	}
-	v, err := p.decide.evaluate(ctx, decisionRule, in, d.Time, time.Now().Add(e.deadline), nd)
+	v, err := e.evaluate(ctx, p, decisionRule, in, d.Time, nd)
 	if err == nil {
 		err = d.read(v)
 	}
@@ -356,8 +412,8 @@ func (e *Engine) permissions(ctx context.Context, rule string, s *Subject) (Perm
 		return nil, errors.New("no policy is in force")
 	}
 	now := e.clock()
-	in := ast.ObjectTerm([2]*ast.Term{principalKey, Request{Subject: s}.subject().term(now)})
-	v, err := p.decide.evaluate(ctx, rule, in, now, time.Now().Add(e.deadline), nil)
+	in := compiled.Document{Term: ast.ObjectTerm([2]*ast.Term{principalKey, Request{Subject: s}.subject().term(now)})}
+	v, err := e.evaluate(ctx, p, rule, in, now, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", rule, err)
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"github.com/ostiary/ostiary/authz/compiled"
 )
 
 // Explanation is a decision with the rules that led to it.
@@ -59,11 +61,11 @@ func (e *Engine) Explain(ctx context.Context, r Request) (Explanation, error) {
 	}
 	facts := FactsFrom(ctx)
 	now := e.clock()
-	in, err := input(r, facts, now)
+	in, err := ask(r, facts, now)
 	if err != nil {
 		return Explanation{}, err
 	}
-	x, err := p.explain(ctx, in, now, 10*e.deadline)
+	x, err := p.explain(ctx, in.Document(), now, 10*e.deadline)
 	if err != nil {
 		return Explanation{}, err
 	}
@@ -89,9 +91,9 @@ func (p *Policy) Judge(document any) (func(ctx context.Context, now time.Time) e
 	if err != nil {
 		return nil, fmt.Errorf("input: %w", err)
 	}
-	input := ast.NewTerm(in)
+	input := compiled.Document{Term: ast.NewTerm(in)}
 	return func(ctx context.Context, now time.Time) error {
-		v, err := p.decide.evaluate(ctx, decisionRule, input, now, time.Now().Add(10*time.Second), nil)
+		v, err := p.evaluate(ctx, decisionRule, input, now, time.Now().Add(10*time.Second), nil)
 		if err != nil {
 			return err
 		}

@@ -70,7 +70,7 @@ func (j Judge) Filter(ctx context.Context, r Request, u Unknown, kind func(Field
 	if !r.granted() {
 		return f, nil
 	}
-	in, err := input(r, FactsFrom(ctx), f.Time)
+	in, err := ask(r, FactsFrom(ctx), f.Time)
 	if err != nil {
 		return Filter{}, err
 	}
@@ -86,10 +86,10 @@ func (j Judge) Filter(ctx context.Context, r Request, u Unknown, kind func(Field
 		prefix, given = principalKey, r.subject().identity.Properties
 	}
 	t.prefix = ast.Ref{ast.InputRootDocument, prefix}
-	if t.given, err = properties(given); err != nil {
+	if t.given, err = converted(given); err != nil {
 		return Filter{}, err
 	}
-	queries, support, err := p.topdown.partial(ctx, passesRule, in, f.Time, time.Now().Add(e.deadline),
+	queries, support, err := p.topdown.partial(ctx, passesRule, in.Document(), f.Time, time.Now().Add(e.deadline),
 		[]*ast.Term{ast.NewTerm(t.prefix.Append(idKey)), ast.NewTerm(t.prefix.Append(propertiesKey))})
 	switch {
 	case ctx.Err() != nil:

@@ -23,58 +23,168 @@ var (
 	noProperties  = ast.ObjectTerm()
 )
 
-// input builds the input document (CONTRACT: the input document). Only the
-// request's own parts are built; the principal is shared.
-func input(r Request, facts *Facts, now time.Time) (*ast.Term, error) {
-	action, err := properties(r.Action.Properties)
-	if err != nil {
-		return nil, fmt.Errorf("action.properties: %w", err)
-	}
-	resource, err := properties(r.Resource.Properties)
-	if err != nil {
-		return nil, fmt.Errorf("resource.properties: %w", err)
-	}
-	about, err := contextTerm(r.context(facts, now))
-	if err != nil {
-		return nil, fmt.Errorf("context: %w", err)
-	}
-	target := make([][2]*ast.Term, 0, 4)
-	target = append(target, [2]*ast.Term{typeKey, ast.StringTerm(r.Resource.Type)})
-	if r.Resource.ID != "" {
-		target = append(target, [2]*ast.Term{idKey, ast.StringTerm(r.Resource.ID)})
-	}
-	target = append(target, [2]*ast.Term{propertiesKey, resource})
-	if r.Resource.Known {
-		target = append(target, [2]*ast.Term{knownKey, yes})
-	}
-	return ast.ObjectTerm(
-		[2]*ast.Term{principalKey, r.subject().term(now)},
-		[2]*ast.Term{actionKey, ast.ObjectTerm(
-			[2]*ast.Term{nameKey, ast.StringTerm(r.Action.Name)},
-			[2]*ast.Term{propertiesKey, action},
-		)},
-		[2]*ast.Term{resourceKey, ast.ObjectTerm(target...)},
-		[2]*ast.Term{contextKey, about},
-	), nil
+// question is the input document of a request (CONTRACT: the input document).
+// Its parts are built when they are read; the principal is shared. It belongs to
+// one evaluation after the other.
+type question struct {
+	request          Request
+	facts            *Facts
+	now              time.Time
+	subject          *ast.Term
+	action, resource properties
+	about, document  *ast.Term
 }
 
-func properties(m map[string]any) (*ast.Term, error) {
-	if len(m) == 0 {
+// ask makes a question of r. It fails if a map of r holds what is not JSON,
+// whether or not the policy would read it.
+func ask(r Request, facts *Facts, now time.Time) (*question, error) {
+	q := &question{request: r, facts: facts, now: now, subject: r.subject().term(now)}
+	var err error
+	if !plain(r.Action.Properties) {
+		if q.action.term, err = converted(r.Action.Properties); err != nil {
+			return nil, fmt.Errorf("action.properties: %w", err)
+		}
+	}
+	if !plain(r.Resource.Properties) {
+		if q.resource.term, err = converted(r.Resource.Properties); err != nil {
+			return nil, fmt.Errorf("resource.properties: %w", err)
+		}
+	}
+	if !plain(r.Context) {
+		if q.about, err = converted(r.context(facts, now)); err != nil {
+			return nil, fmt.Errorf("context: %w", err)
+		}
+	}
+	return q, nil
+}
+
+// plain reports whether v can surely be converted, so that it may be done later.
+func plain(v any) bool {
+	switch v := v.(type) {
+	case nil, bool, string, float64, int, int64:
+	case map[string]any:
+		for _, member := range v {
+			if !plain(member) {
+				return false
+			}
+		}
+	case []any:
+		for _, element := range v {
+			if !plain(element) {
+				return false
+			}
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+func converted(doc map[string]any) (*ast.Term, error) {
+	if len(doc) == 0 {
 		return noProperties, nil
 	}
-	v, err := ast.InterfaceToValue(m)
-	if err != nil {
-		return nil, err
-	}
-	return ast.NewTerm(v), nil
-}
-
-func contextTerm(doc map[string]any) (*ast.Term, error) {
 	v, err := ast.InterfaceToValue(doc)
 	if err != nil {
 		return nil, err
 	}
 	return ast.NewTerm(v), nil
+}
+
+// sure converts what is plain.
+func sure(doc map[string]any) *ast.Term {
+	t, err := converted(doc)
+	if err != nil {
+		panic(err) // not plain, against what the caller knows
+	}
+	return t
+}
+
+// Part implements [compiled.Input].
+func (q *question) Part(key *ast.Term) *ast.Term {
+	switch name(key) {
+	case "principal":
+		return q.subject
+	case "action":
+		return ast.ObjectTerm(
+			[2]*ast.Term{nameKey, ast.StringTerm(q.request.Action.Name)},
+			[2]*ast.Term{propertiesKey, q.action.of(q.request.Action.Properties)},
+		)
+	case "resource":
+		resource := make([][2]*ast.Term, 0, 4)
+		for _, key := range []*ast.Term{typeKey, idKey, propertiesKey, knownKey} {
+			if t := q.Member(resourceKey, key); t != nil {
+				resource = append(resource, [2]*ast.Term{key, t})
+			}
+		}
+		return ast.ObjectTerm(resource...)
+	case "context":
+		if q.about == nil {
+			q.about = sure(q.request.context(q.facts, q.now))
+		}
+		return q.about
+	}
+	return nil
+}
+
+// Member implements [compiled.Input].
+func (q *question) Member(part, key *ast.Term) *ast.Term {
+	switch name(part) {
+	case "action":
+		switch name(key) {
+		case "name":
+			return ast.StringTerm(q.request.Action.Name)
+		case "properties":
+			return q.action.of(q.request.Action.Properties)
+		}
+	case "resource":
+		switch r := q.request.Resource; name(key) {
+		case "type":
+			return ast.StringTerm(r.Type)
+		case "id":
+			if r.ID != "" {
+				return ast.StringTerm(r.ID)
+			}
+		case "properties":
+			return q.resource.of(r.Properties)
+		case "known":
+			if r.Known {
+				return yes
+			}
+		}
+	default:
+		if t := q.Part(part); t != nil {
+			return t.Get(key)
+		}
+	}
+	return nil
+}
+
+// Document implements [compiled.Input].
+func (q *question) Document() *ast.Term {
+	if q.document == nil {
+		parts := make([][2]*ast.Term, 0, 4)
+		for _, key := range []*ast.Term{principalKey, actionKey, resourceKey, contextKey} {
+			parts = append(parts, [2]*ast.Term{key, q.Part(key)})
+		}
+		q.document = ast.ObjectTerm(parts...)
+	}
+	return q.document
+}
+
+func name(key *ast.Term) string {
+	s, _ := key.Value.(ast.String)
+	return string(s)
+}
+
+// properties is a map of a request as policies read it, made once.
+type properties struct{ term *ast.Term }
+
+func (p *properties) of(m map[string]any) *ast.Term {
+	if p.term == nil {
+		p.term = sure(m)
+	}
+	return p.term
 }
 
 func (r Request) context(facts *Facts, now time.Time) map[string]any {

@@ -14,6 +14,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/topdown/builtins"
+
+	"github.com/ostiary/ostiary/authz/compiled"
 )
 
 // Source is what a policy is compiled from.
@@ -34,21 +36,15 @@ const (
 // Policy is a compiled source: immutable, safe to share between goroutines.
 type Policy struct {
 	revision string
-	topdown  *interpreter
-	// decide is what answers requests. Explanations always come from topdown.
-	decide      evaluator
-	entrypoints []Path // as annotated
+	// topdown is OPA's own evaluator: the reference, and the one that explains
+	// and filters.
+	topdown     *interpreter
+	programs    programs // what decides, if they could be made
+	entrypoints []Path   // as annotated
 
 	reflexive, lossy bool // see careless
 	disputable       bool // see there
 	nondeterministic bool // uses built-ins whose answer is not always the same
-}
-
-// evaluator answers one rule over an input. It is the seam at which another
-// way of evaluating the same modules and data can stand beside OPA's topdown.
-// A rule that is undefined yields nil.
-type evaluator interface {
-	evaluate(ctx context.Context, rule string, input *ast.Term, now, deadline time.Time, nd builtins.NDBCache) (ast.Value, error)
 }
 
 // Revision is that of the source.
@@ -113,10 +109,11 @@ func Compile(ctx context.Context, src Source) (*Policy, error) {
 	if err := t.seal(ctx); err != nil {
 		return nil, fmt.Errorf("policy data: %w", err)
 	}
-	p := &Policy{revision: src.Revision, topdown: t, decide: t, entrypoints: entrypoints(compiler)}
+	p := &Policy{revision: src.Revision, topdown: t, entrypoints: entrypoints(compiler)}
 	p.reflexive, p.lossy = careless(compiler.Modules)
 	p.disputable = disputable(compiler.Modules)
 	p.nondeterministic = nondeterministic(compiler.Modules)
+	p.programs = t.programs(ctx)
 	return p, nil
 }
 
@@ -199,9 +196,9 @@ func (t *interpreter) query(rule string, input *ast.Term, now time.Time) *topdow
 		WithInput(input)
 }
 
-func (t *interpreter) evaluate(ctx context.Context, rule string, input *ast.Term, now, deadline time.Time, nd builtins.NDBCache) (ast.Value, error) {
+func (t *interpreter) evaluate(ctx context.Context, rule string, in compiled.Input, now, deadline time.Time, nd builtins.NDBCache) (ast.Value, error) {
 	limit := &limit{ctx: ctx, deadline: deadline}
-	q := t.query(rule, input, now).WithCancel(limit)
+	q := t.query(rule, in.Document(), now).WithCancel(limit)
 	if nd != nil {
 		q = q.WithNDBuiltinCache(nd)
 	}
