@@ -5,12 +5,12 @@ import (
 	"github.com/open-policy-agent/opa/v1/ir"
 )
 
-// body compiles the blocks of one function.
+// body compiles the bodies of one function.
 type body struct {
 	*compiler
 	*facts
 	fn     *function
-	number int               // of the function's block at work
+	number int               // of the body at work
 	needed map[register]bool // somebody reads the register itself
 	final  bool              // the first pass only finds out what is needed
 }

@@ -143,22 +143,39 @@ type compiler struct {
 // function compiles f twice: the first pass finds out which registers anybody
 // reads, and the second leaves the others alone.
 func (c *compiler) function(fn *function, f *ir.Func) {
-	s := survey(f)
+	list := bodies(f)
+	s := survey(f, list)
 	fn.registers, fn.result = s.registers, int(f.Return)
 	b := &body{compiler: c, facts: s, fn: fn, needed: map[register]bool{}}
 	for _, b.final = range []bool{false, true} {
 		fn.blocks = nil
-		for i, block := range f.Blocks {
+		for i, block := range list {
 			b.number = i
 			fn.blocks = append(fn.blocks, b.block(block, env{}, 1))
 		}
 	}
 }
 
-// register is a register in one of the blocks that a function consists of. The
+// bodies returns the blocks of f, those of a chain of elses one by one: nothing
+// but the value of the rule goes from one to the next.
+func bodies(f *ir.Func) []*ir.Block {
+	var list []*ir.Block
+	for _, block := range f.Blocks {
+		if len(block.Stmts) == 1 {
+			if chain, ok := block.Stmts[0].(*ir.BlockStmt); ok {
+				list = append(list, chain.Blocks...)
+				continue
+			}
+		}
+		list = append(list, block)
+	}
+	return list
+}
+
+// register is a register in one of the bodies that a function consists of. The
 // planner numbers anew in each, so one number means something else in another.
 type register struct {
-	block int
+	body  int
 	local ir.Local
 }
 
@@ -166,7 +183,7 @@ type register struct {
 type facts struct {
 	registers int
 	result    ir.Local
-	shared    ir.Local // registers up to this one are the same in all blocks
+	shared    ir.Local          // registers up to this one are the same in all blocks
 	fills     map[register]int  // how many statements put something into a container
 	dotted    map[register]bool // is the target of a look-up
 	foreign   map[register]bool // is assigned by anything but a look-up or the making of a container
@@ -175,7 +192,7 @@ type facts struct {
 	early bool
 }
 
-func survey(f *ir.Func) *facts {
+func survey(f *ir.Func, list []*ir.Block) *facts {
 	s := &facts{result: f.Return, early: true, fills: map[register]int{}, dotted: map[register]bool{}, foreign: map[register]bool{}}
 	s.shared = f.Return
 	for _, p := range f.Params {
@@ -184,7 +201,7 @@ func survey(f *ir.Func) *facts {
 	s.shared++ // the planner's register for the value of one rule
 	highest := s.shared
 	var value ir.Val // of all rules
-	for i, block := range f.Blocks {
+	for i, block := range list {
 		walk(block, func(stmt ir.Stmt) {
 			reads, writes := locals(stmt)
 			for _, l := range append(reads, writes...) {
@@ -216,21 +233,21 @@ func survey(f *ir.Func) *facts {
 			}
 		})
 	}
-	s.checkBlocks(f)
+	s.checkBodies(f.Name, list)
 	s.registers = int(highest) + 1
 	return s
 }
 
-// checkBlocks refuses a function in which a register that is read in one block
+// checkBodies refuses a function in which a register that is read in one body
 // may come from another, but for operands and results.
-func (s *facts) checkBlocks(f *ir.Func) {
-	for _, block := range f.Blocks {
+func (s *facts) checkBodies(name string, list []*ir.Block) {
+	for _, block := range list {
 		written := map[ir.Local]bool{}
 		walk(block, func(stmt ir.Stmt) {
 			reads, writes := locals(stmt)
 			for _, l := range reads {
 				if l > s.shared && !written[l] {
-					refuse("%s reads a register that another block wrote", f.Name)
+					refuse("%s reads a register that another body wrote", name)
 				}
 			}
 			for _, l := range writes {
