@@ -61,6 +61,11 @@ type Options struct {
 	Directory        directory.Options // Clock, Log, Actions and what is remembered are set from here
 	Audit            audit.Options
 	DecisionDeadline time.Duration // default 1s
+	// DecisionRecheck says of how many decisions of a compiled policy one is made
+	// by OPA's evaluator as well; default 1000, a negative number is never.
+	DecisionRecheck int
+	// Topdown has OPA's evaluator make all decisions.
+	Topdown bool
 	// DecisionRetention is how long decision records are kept; zero is for ever.
 	DecisionRetention time.Duration
 	// Lease is the longest a change made elsewhere can stay unnoticed;
@@ -150,7 +155,8 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 		return i.feed.last.Load().revision
 	}
 	i.log = audit.NewLog(i.db, o.Audit)
-	i.engine = authz.NewEngine(authz.Options{Deadline: o.DecisionDeadline, Recorder: i.log, Clock: o.Clock, Describe: i.describe})
+	i.engine = authz.NewEngine(authz.Options{Deadline: o.DecisionDeadline, Recorder: i.log, Clock: o.Clock, Describe: i.describe,
+		Topdown: o.Topdown, Recheck: o.DecisionRecheck, Log: o.Log})
 
 	o.Authn.Log, o.Authn.Clock = o.Log, o.Clock
 	if o.Authn.KnownRoles == nil {
@@ -197,6 +203,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	i.metrics.Audit(i.log)
 	i.metrics.Cache(i.authn.CacheStats)
 	i.metrics.Search(i.directory.Rechecks)
+	i.metrics.Evaluation(i.engine.Rechecks)
 	if i.handler, err = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Directory: i.directory, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
 		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, AuthZEN: o.AuthZEN, OPA: o.OPA, Gate: i.gate, Origins: o.Origins,

@@ -142,8 +142,9 @@ type Analysis struct {
 	Changing []string
 }
 
-// Memoisable returns why decisions may not be remembered; empty if they may.
-func (a Analysis) Memoisable() string {
+// Impure returns why two decisions about the same input may differ, so that
+// none may be remembered; empty if they do not.
+func (a Analysis) Impure() string {
 	switch {
 	case a.Refused != "":
 		return "what it depends on is not known"

@@ -50,6 +50,19 @@ func (f Finding) Error() string {
 type Report struct {
 	Findings []Finding    `json:"findings"` // by place
 	Depends  Dependencies `json:"depends"`
+	// Evaluation is about the bundle as it decides, the built-in rules included;
+	// nil if it would not decide.
+	Evaluation *Evaluation `json:"evaluation,omitempty"`
+}
+
+// Evaluation says how decisions are made.
+type Evaluation struct {
+	Compiled bool   `json:"compiled"`
+	Refused  string `json:"refused,omitempty"` // why it is not compiled
+	// Pure reports whether a decision depends on nothing but the policy and what
+	// it reads of the input, so that it could be remembered.
+	Pure   bool   `json:"pure"`
+	Impure string `json:"impure,omitempty"` // why not
 }
 
 // OK reports whether there are no mistakes; warnings may be.
@@ -139,6 +152,14 @@ func (c *checker) check(ctx context.Context, settings map[string]any) {
 		data = nil
 	}
 	c.compile(ctx, all, data)
+	if !c.report.OK() {
+		return
+	}
+	if p, err := authz.Compile(ctx, bundle.Source); err == nil {
+		a := p.Analysis()
+		impure := a.Impure()
+		c.report.Evaluation = &Evaluation{Compiled: a.Refused == "", Refused: a.Refused, Pure: impure == "", Impure: impure}
+	}
 }
 
 // reserved reports whether an author's package may not begin with root.

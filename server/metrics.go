@@ -99,6 +99,14 @@ func (m *Metrics) Search(rechecks func() (checked, disagreed uint64)) {
 		func() uint64 { _, disagreed := rechecks(); return disagreed })
 }
 
+// Evaluation shows how often compiled policies were compared with OPA's evaluator.
+func (m *Metrics) Evaluation(rechecks func() (checked, disagreed uint64)) {
+	m.counter("ostiary_evaluation_rechecks_total", "Decisions of a compiled policy that OPA's evaluator made as well.",
+		func() uint64 { checked, _ := rechecks(); return checked })
+	m.counter("ostiary_evaluation_disagreements_total", "Those of them in which the two disagreed: the stricter was the answer, and OPA's evaluator decides since.",
+		func() uint64 { _, disagreed := rechecks(); return disagreed })
+}
+
 func (m *Metrics) counter(name, help string, f func() uint64) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(f()) }))
 }

@@ -39,6 +39,7 @@ type config struct {
 	OldSecrets []string `key:"old_secrets" help:"secrets that cookies may still be signed with"`
 	BaseURL    string   `key:"base_url" env:"BETTER_AUTH_URL" help:"URL that browsers know the service by; empty for http:// and the listen address"`
 	Policies   string   `key:"policies" help:"folder of the bundle that is added to the built-in one, reloaded when its files change"`
+	Evaluator  string   `key:"evaluator" help:"auto: policies are compiled, as far as that can be done; topdown: OPA's evaluator decides"`
 
 	Pool struct {
 		Connections      int           `key:"connections" help:"database connections at most; 0 is as the cores suggest; with Postgres one more listens for changes"`
@@ -144,6 +145,7 @@ type config struct {
 
 	Decisions struct {
 		Deadline  time.Duration `key:"deadline" help:"time for one decision; after it the answer is no"`
+		Recheck   int           `key:"recheck" help:"of the decisions of a compiled policy, have OPA's evaluator make one in so many as well; 0 is none"`
 		Strict    bool          `key:"strict" help:"deny when a decision cannot be recorded"`
 		Buffer    int           `key:"buffer" help:"decisions waiting to be written before some are lost"`
 		Retention time.Duration `key:"retention" help:"how long decision records are kept; 0s is for ever"`
@@ -219,7 +221,9 @@ func defaults() config {
 	c.Keys.Retention = 90 * day
 	c.Throttle.PerAccount, c.Throttle.PerAddress = 10, 100
 	c.Throttle.Window = 15 * time.Minute
+	c.Evaluator = "auto"
 	c.Decisions.Deadline = time.Second
+	c.Decisions.Recheck = 1000
 	c.Decisions.Buffer = 20_000
 	c.Decisions.Retention = 90 * day
 	c.Decisions.Sample = 1
@@ -542,6 +546,7 @@ func (c *config) check(where func(key string) string) []error {
 		refuse("search.time", "must be more than 0s")
 	}
 	oneOf("cookies.secure", c.Cookies.Secure, "auto", "true", "false")
+	oneOf("evaluator", c.Evaluator, "auto", "topdown")
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf("log.format", c.Log.Format, "text", "json")
 	for _, p := range c.Keys.DefaultPermissions {

@@ -139,6 +139,8 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 		Secrets:           secrets,
 		PoliciesDir:       c.Policies,
 		DecisionDeadline:  c.Decisions.Deadline,
+		DecisionRecheck:   cmp.Or(c.Decisions.Recheck, -1), // there, 0 is the default
+		Topdown:           c.Evaluator == "topdown",
 		DecisionRetention: c.Decisions.Retention,
 		Lease:             c.Cache.Lease,
 		Log:               log,

@@ -138,6 +138,7 @@ func policyCheck() *cobra.Command {
 		}
 		if verbose {
 			lines = append(lines, dependencies(r.Depends)...)
+			lines = append(lines, evaluation(r.Evaluation)...)
 		}
 		if asJSON || len(lines) > 0 {
 			if err := show(cmd, asJSON, r, strings.Join(lines, "\n")); err != nil {
@@ -156,8 +157,22 @@ that policies do not have, names that are reserved, tables that are malformed.
 Warnings do not count for the exit status.`
 	cmd.Example = "  ostiary policy check policies\n  ostiary policy check policies --verbose"
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the findings as JSON")
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also say what the rules depend on")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also say what the rules depend on, and how they are evaluated")
 	return cmd
+}
+
+func evaluation(e *policies.Evaluation) []string {
+	if e == nil {
+		return nil
+	}
+	lines := []string{"is compiled", "decides the same about the same input"}
+	if !e.Compiled {
+		lines[0] = "is not compiled, OPA's evaluator decides: " + e.Refused
+	}
+	if !e.Pure {
+		lines[1] = "may decide differently about the same input: " + e.Impure
+	}
+	return lines
 }
 
 func dependencies(d policies.Dependencies) []string {
