@@ -17,11 +17,12 @@ const module = "github.com/ostiary/ostiary"
 // stairs says which rooms each room may import: those below it. A new
 // package takes its place here first. The root is ".".
 var stairs = map[string][]string{
-	"authz":              {},
+	"access":             {},
 	"memory":             {},
+	"authz":              {"access"},
 	"audit":              {"authz"},
 	"decisionlog":        {"audit", "authz"},
-	"authn":              {"audit", "memory", "authz"},
+	"authn":              {"audit", "memory", "authz", "access"},
 	"directory":          {"authn", "audit", "memory", "authz"},
 	"policies":           {"authn", "audit", "authz"},
 	"store":              {"policies", "directory", "authn", "audit", "authz"},

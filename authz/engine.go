@@ -191,7 +191,7 @@ func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, 
 	}
 	v, err := p.decide.evaluate(ctx, decisionRule, in, d.Time, time.Now().Add(e.deadline), nd)
 	if err == nil {
-		err = d.read(v)
+		err = read(&d, v)
 	}
 	switch {
 	case errors.Is(err, errDeadline):
@@ -204,19 +204,19 @@ func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, 
 
 // narrow denies what the key at work is not granted, whatever the policy said.
 func narrow(d Decision, r Request) Decision {
-	if !d.Allow || r.granted() {
+	if !d.Allow || granted(r) {
 		return d
 	}
 	permission := cmp.Or(r.Mapped, r.Resource.Permission(r.Action.Name))
-	d = refuse(d, CodeGrantMissing, fmt.Sprintf("key %q is not granted %s", r.subject().identity.Key.Name, permission))
+	d = refuse(d, CodeGrantMissing, fmt.Sprintf("key %q is not granted %s", r.Who().Identity().Key.Name, permission))
 	d.Reasons[0].Permission = permission
 	return d
 }
 
 // granted reports whether the key at work, if there is one, is granted what r asks
 // for.
-func (r Request) granted() bool {
-	grants, keyed := r.subject().grants()
+func granted(r Request) bool {
+	grants, keyed := grants(r.Who())
 	if !keyed || grants.Allows(r.Resource.Type, r.Action.Name) {
 		return true
 	}
@@ -231,7 +231,7 @@ func refuse(d Decision, code, message string) Decision {
 }
 
 // read fills d from the policy's answer, which must be exactly a decision.
-func (d *Decision) read(v ast.Value) error {
+func read(d *Decision, v ast.Value) error {
 	doc, ok := v.(ast.Object)
 	if !ok {
 		return fmt.Errorf("%s is undefined or not an object", decisionRule)
@@ -356,7 +356,11 @@ func (e *Engine) permissions(ctx context.Context, rule string, s *Subject) (Perm
 		return nil, errors.New("no policy is in force")
 	}
 	now := e.clock()
-	in := ast.ObjectTerm([2]*ast.Term{principalKey, Request{Subject: s}.subject().term(now)})
+	who, err := principal(Request{Subject: s}.Who(), now)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", rule, err)
+	}
+	in := ast.ObjectTerm([2]*ast.Term{principalKey, who})
 	v, err := p.decide.evaluate(ctx, rule, in, now, time.Now().Add(e.deadline), nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", rule, err)

@@ -96,7 +96,7 @@ func (p *Policy) Judge(document any) (func(ctx context.Context, now time.Time) e
 			return err
 		}
 		var d Decision
-		return d.read(v)
+		return read(&d, v)
 	}, nil
 }
 
@@ -116,7 +116,7 @@ func (p *Policy) explain(ctx context.Context, in *ast.Term, now time.Time, most 
 		return Explanation{}, fmt.Errorf("explain: %w", err)
 	}
 	x := Explanation{Decision: Decision{Time: now, Revision: p.revision}}
-	if err := x.Decision.read(v); err != nil {
+	if err := read(&x.Decision, v); err != nil {
 		return Explanation{}, fmt.Errorf("explain: %w", err)
 	}
 	x.Fired, x.Failed = rules(*trace)

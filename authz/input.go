@@ -34,9 +34,13 @@ func input(r Request, facts *Facts, now time.Time) (*ast.Term, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resource.properties: %w", err)
 	}
-	about, err := contextTerm(r.context(facts, now))
+	about, err := contextTerm(r.About(facts, now))
 	if err != nil {
 		return nil, fmt.Errorf("context: %w", err)
+	}
+	who, err := principal(r.Who(), now)
+	if err != nil {
+		return nil, err
 	}
 	target := make([][2]*ast.Term, 0, 4)
 	target = append(target, [2]*ast.Term{typeKey, ast.StringTerm(r.Resource.Type)})
@@ -48,7 +52,7 @@ func input(r Request, facts *Facts, now time.Time) (*ast.Term, error) {
 		target = append(target, [2]*ast.Term{knownKey, yes})
 	}
 	return ast.ObjectTerm(
-		[2]*ast.Term{principalKey, r.subject().term(now)},
+		[2]*ast.Term{principalKey, who},
 		[2]*ast.Term{actionKey, ast.ObjectTerm(
 			[2]*ast.Term{nameKey, ast.StringTerm(r.Action.Name)},
 			[2]*ast.Term{propertiesKey, action},
@@ -75,48 +79,4 @@ func contextTerm(doc map[string]any) (*ast.Term, error) {
 		return nil, err
 	}
 	return ast.NewTerm(v), nil
-}
-
-func (r Request) context(facts *Facts, now time.Time) map[string]any {
-	doc := make(map[string]any, len(r.Context)+5)
-	for k, v := range r.Context {
-		doc[k] = v
-	}
-	if facts != nil && r.subject().identity.Credential != CredentialAsserted {
-		// What is not known of the request is absent, not what its sender says.
-		replaceText(doc, "ip", facts.IP)
-		replaceText(doc, "userAgent", facts.UserAgent)
-		replaceText(doc, "method", facts.Method)
-		replaceText(doc, "path", facts.Path)
-	}
-	doc["time"] = now.UTC().Format(timeFormat)
-	return doc
-}
-
-func replaceText(doc map[string]any, name, value string) {
-	delete(doc, name)
-	setText(doc, name, value)
-}
-
-func (r Request) subject() *Subject {
-	if r.Subject == nil {
-		return Anonymous
-	}
-	return r.Subject
-}
-
-// Document returns the input document of r as a policy sees it at now under
-// facts (which may be nil), as JSON values. It shares r's maps.
-func (r Request) Document(facts *Facts, now time.Time) map[string]any {
-	resource := map[string]any{"type": r.Resource.Type, "properties": object(r.Resource.Properties)}
-	setText(resource, "id", r.Resource.ID)
-	if r.Resource.Known {
-		resource["known"] = true
-	}
-	return map[string]any{
-		"principal": r.subject().Document(now),
-		"action":    map[string]any{"name": r.Action.Name, "properties": object(r.Action.Properties)},
-		"resource":  resource,
-		"context":   r.context(facts, now),
-	}
 }
