@@ -19,6 +19,7 @@ const module = "github.com/ostiary/ostiary"
 var stairs = map[string][]string{
 	"access":             {},
 	"memory":             {},
+	"guard":              {"access"},
 	"authz":              {"access"},
 	"audit":              {"authz"},
 	"decisionlog":        {"audit", "authz"},
@@ -34,7 +35,7 @@ var stairs = map[string][]string{
 	"server/forwardauth": {"server/request", "policies", "authn", "audit", "authz"},
 	"server/extauthz":    {"server/forwardauth", "server/request", "policies", "authn", "audit", "authz"},
 	"server":             {"server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/openapi", "server/request", "policies", "directory", "authn", "audit", "authz"},
-	".":                  {"server", "server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/openapi", "server/request", "store", "policies", "directory", "authn", "audit", "authz"},
+	".":                  {"guard", "server", "server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/openapi", "server/request", "store", "policies", "directory", "authn", "audit", "authz"},
 	"internal/pgtest":    {},
 	"internal/spellings": {},
 	"cmd/ostiary":        {".", "decisionlog", "server", "server/extauthz", "server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/request", "store", "policies", "directory", "authn", "audit", "authz"},
