@@ -210,7 +210,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	i.metrics.Search(i.directory.Rechecks)
 	i.handler, failed = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Directory: i.directory, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
-		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, AuthZEN: o.AuthZEN, OPA: o.OPA, Gate: i.gate, Origins: o.Origins,
+		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, Lease: o.Lease, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, AuthZEN: o.AuthZEN, OPA: o.OPA, Gate: i.gate, Origins: o.Origins,
 		Metrics: i.metrics, Clock: o.Clock,
 	})
 	if wrong("Auth", failed); len(mistakes) > 0 {

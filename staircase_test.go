@@ -20,6 +20,7 @@ var stairs = map[string][]string{
 	"access":             {},
 	"memory":             {},
 	"guard":              {"access"},
+	"client":             {"guard", "memory", "access"},
 	"authz":              {"access"},
 	"audit":              {"authz"},
 	"decisionlog":        {"audit", "authz"},

@@ -22,6 +22,10 @@ const (
 	// AtLeastHeader, on a request, is the revision of the store that it must
 	// be judged by, or a newer one.
 	AtLeastHeader = "Ostiary-At-Least"
+
+	// LeaseHeader, on a request for decisions, asks for how many milliseconds they
+	// may be given again, which the answer tells in it; see docs/api.md.
+	LeaseHeader = "Ostiary-Lease"
 )
 
 // Exchange is one request and its answer: the ResponseWriter that handlers
