@@ -2,22 +2,40 @@ package ostiary
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/guard"
 	"github.com/ostiary/ostiary/server"
+	"github.com/ostiary/ostiary/server/request"
 )
+
+var _ guard.Service = (*Ostiary)(nil)
 
 // Authenticate resolves the one credential that r presents. Without one the
 // principal is anonymous and there is no error; a credential that is not good
-// is an error (see [authn.Service.Authenticate]), never quietly anonymous.
+// is an error (see [authn.Service.Authenticate]), never quietly anonymous. Two
+// that differ are request.ErrAmbiguous.
 func (i *Ostiary) Authenticate(r *http.Request) (authn.Principal, error) {
-	c, _, err := i.reader.Credential(r)
+	return i.authenticate(r.Context(), r)
+}
+
+func (i *Ostiary) authenticate(ctx context.Context, r *http.Request) (authn.Principal, error) {
+	c, place, err := i.reader.Credential(r)
 	if err != nil {
 		return authn.Principal{}, err
 	}
-	return i.authn.Authenticate(r.Context(), c)
+	// A browser sends cookies along with requests that other sites make it
+	// send; headers it does not.
+	if place == request.InCookie {
+		if err := i.origins.Check(r); err != nil {
+			return authn.Principal{}, request.ErrCrossOrigin
+		}
+	}
+	return i.authn.Authenticate(ctx, c)
 }
 
 // Require returns middleware that lets a request through if its caller may do
@@ -26,38 +44,41 @@ func (i *Ostiary) Authenticate(r *http.Request) (authn.Principal, error) {
 // reasons if the caller may not. Handlers find the caller by [PrincipalFrom].
 //
 // It works with any router that takes func(http.Handler) http.Handler: chi's
-// r.With(o.Require(…)).Get(…), or wrapped around a handler of net/http.
+// r.With(o.Require(…)).Get(…), or wrapped around a handler of net/http. It is
+// [guard.Require], which can say resource for you: guard.ByPath("document", "id").
 func (i *Ostiary) Require(action string, resource func(*http.Request) authz.Resource) func(http.Handler) http.Handler {
-	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			x, ctx := i.reader.Begin(w, r, nil)
-			defer x.End()
-			caller, err := i.Authenticate(r)
-			if err != nil {
-				server.WriteError(x, err, caller)
-				return
-			}
-			target := resource(r)
-			d, err := i.engine.Decide(ctx, authz.Request{
-				Subject: caller.Subject(), Action: authz.Action{Name: action}, Resource: target,
-			})
-			if err == nil && !d.Allow {
-				err = &authz.DeniedError{Action: action, Resource: target, Decision: d}
-			}
-			if err != nil {
-				server.WriteError(x, err, caller)
-				return
-			}
-			next.ServeHTTP(x, r.WithContext(context.WithValue(ctx, principalKey{}, caller)))
-		})
-	}
+	return guard.Require(i, action, resource)
 }
 
-type principalKey struct{}
+// Admit implements [guard.Service]. The principal in the context is an
+// [authn.Principal].
+func (i *Ostiary) Admit(r *http.Request, action authz.Action, resource authz.Resource) (context.Context, authz.Decision, error) {
+	ctx := i.reader.Facts(r, i.metrics.Decided)
+	caller, err := i.authenticate(ctx, r)
+	if err != nil {
+		return ctx, authz.Decision{}, err
+	}
+	ctx = guard.WithPrincipal(ctx, caller)
+	d, err := i.engine.Decide(ctx, authz.Request{Subject: caller.Subject(), Action: action, Resource: resource})
+	switch {
+	case err != nil && ctx.Err() == nil && !errors.Is(err, authn.ErrUnavailable):
+		err = fmt.Errorf("%w: %w", authn.ErrUnavailable, err)
+	case err == nil && !d.Allow:
+		err = &authz.DeniedError{Action: action.Name, Resource: resource, Decision: d}
+	}
+	return ctx, d, err
+}
+
+// Refuse implements [guard.Service]: with problems, as the native API.
+func (i *Ostiary) Refuse(ctx context.Context, w http.ResponseWriter, err error) {
+	if status := server.WriteError(w, err, PrincipalFrom(ctx)); status >= http.StatusInternalServerError {
+		i.slog.ErrorContext(ctx, "request not admitted", "error", err)
+	}
+}
 
 // PrincipalFrom returns who is calling, as [Ostiary.Require] found it; an
 // anonymous principal if it did not.
 func PrincipalFrom(ctx context.Context) authn.Principal {
-	p, _ := ctx.Value(principalKey{}).(authn.Principal)
+	p, _ := guard.PrincipalFrom(ctx).(authn.Principal)
 	return p
 }

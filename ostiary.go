@@ -5,7 +5,8 @@
 // [Open] opens the database, compiles the policies and starts what runs in
 // the background; [Ostiary.Close] ends all of it. Two instances in one process share
 // nothing. [Ostiary.Require] protects a route, [Ostiary.Decide] answers a
-// question, [Ostiary.Handler] is the whole HTTP API.
+// question, [Ostiary.Handler] is the whole HTTP API. A program that is to work
+// with a remote service as well takes a [guard.Service], which both are.
 //
 // # Callers
 //
@@ -57,7 +58,12 @@ type Options struct {
 	PoliciesDir string
 	Settings    map[string]any // wins over data.settings of the bundles
 
-	Authn            authn.Options     // Clock and Log are set from below
+	// Enrich, if set, tells the application's own attributes of a user, which
+	// policies read in input.principal.user.attributes. See [authn.Options].
+	Enrich         func(ctx context.Context, who authz.Identity) (map[string]any, error)
+	EnrichDeadline time.Duration // default 1s
+
+	Authn            authn.Options     // Clock, Log and Enrich are set from here
 	Directory        directory.Options // Clock, Log, Actions and what is remembered are set from here
 	Audit            audit.Options
 	DecisionDeadline time.Duration // default 1s
@@ -76,7 +82,7 @@ type Options struct {
 	Auth    betterauth.Options // the Better Auth surface
 	AuthZEN authzen.Options    // the AuthZEN surface; Secrets and Clock are set from above
 	OPA     opa.Options        // the OPA-compatible surface
-	Origins []string           // that may use cookies with the native API
+	Origins []string           // that may use cookies with the native API and with Require
 
 	// Reverse proxies that may ask whether to pass a request on: those at
 	// these addresses or networks, those that present one of these secrets, or,
@@ -103,14 +109,16 @@ type Ostiary struct {
 	handler   http.Handler
 	metrics   *server.Metrics
 	feed      *feed
+	origins   *http.CrossOriginProtection
+	slog      *slog.Logger
 	stop      context.CancelFunc
 	running   sync.WaitGroup
 	closing   sync.Once
 	closeErr  error
 }
 
-// Open opens an instance. Its mistakes are reported together. ctx bounds
-// opening alone; the instance runs until Close.
+// Open opens an instance. Mistakes in o are reported together, each as an
+// *[OptionError]. ctx bounds opening alone; the instance runs until Close.
 func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	if o.Database == "" {
 		o.Database = "sqlite:ostiary.db"
@@ -125,29 +133,31 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 		o.Lease = 2 * time.Second
 	}
 	var mistakes []error
+	wrong := func(field string, err error) { mistakes = append(mistakes, optionErrors(field, err)...) }
 	if len(o.Secrets) == 0 {
 		secret, err := keptSecret(o.Database)
-		mistakes = append(mistakes, err)
+		wrong("Secrets", err)
 		o.Secrets = []string{secret}
 	} else {
 		for _, s := range o.Secrets {
 			if len(s) < MinSecret {
-				mistakes = append(mistakes, &authn.InvalidError{Field: "secret", Reason: fmt.Sprintf("has %d characters; it needs at least %d", len(s), MinSecret)})
+				wrong("Secrets", &authn.InvalidError{Field: "secret", Reason: fmt.Sprintf("has %d characters; it needs at least %d", len(s), MinSecret)})
 			}
 		}
 	}
 
-	i := &Ostiary{}
+	i := &Ostiary{slog: o.Log, origins: http.NewCrossOriginProtection(), metrics: server.NewMetrics()}
 	defer func() {
 		if err != nil {
 			i.Close()
 		}
 	}()
+	// The rest is still checked when a part is wrong, so that all mistakes come
+	// at once.
+	var failed error
+	i.db, failed = store.Open(ctx, o.Database, o.Pool)
+	wrong("Database", failed)
 	o.Audit.Log = o.Log
-	if i.db, err = store.Open(ctx, o.Database, o.Pool); err != nil {
-		mistakes = append(mistakes, err)
-		// The rest can still be checked, so that all mistakes come at once.
-	}
 	o.Audit.DataRevision = func() int64 {
 		if i.feed == nil {
 			return 0
@@ -159,22 +169,22 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 		Topdown: o.Topdown, Recheck: o.DecisionRecheck, Log: o.Log})
 
 	o.Authn.Log, o.Authn.Clock = o.Log, o.Clock
+	if o.Enrich != nil {
+		o.Authn.Enrich, o.Authn.EnrichDeadline = o.Enrich, o.EnrichDeadline
+	}
 	if o.Authn.KnownRoles == nil {
 		o.Authn.KnownRoles = i.knowsRole
 	}
-	var failed error
-	if i.authn, failed = authn.New(o.Authn, i.db, i.engine); failed != nil {
-		mistakes = append(mistakes, failed)
-	}
+	i.authn, failed = authn.New(o.Authn, i.db, i.engine)
+	wrong("Authn", failed)
 	if i.authn != nil {
 		o.Directory.Log = o.Log
 		o.Directory.Clock, o.Directory.CacheSize, o.Directory.CacheTTL = o.Clock, o.Authn.CacheSize, o.Authn.CacheTTL
 		o.Directory.Actions = func(resourceType string) []string { return i.library.Bundle().Actions(resourceType) }
-		if i.directory, failed = directory.New(o.Directory, i.db, i.engine, i.authn); failed != nil {
-			mistakes = append(mistakes, failed)
-		}
+		i.directory, failed = directory.New(o.Directory, i.db, i.engine, i.authn)
+		wrong("Directory", failed)
 	}
-	if i.library, failed = policies.Open(ctx, policies.Options{
+	i.library, failed = policies.Open(ctx, policies.Options{
 		Engine: i.engine, FS: o.Policies, Dir: o.PoliciesDir, Settings: settings(o), Log: o.Log,
 		// What was concluded under other rules is not remembered.
 		Swapped: func(string) {
@@ -182,34 +192,36 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 				i.authn.Forget("", "")
 			}
 		},
-	}); failed != nil {
-		mistakes = append(mistakes, failed)
-	}
+	})
+	wrong("Policies", failed)
 	o.Request.Secrets, o.AuthZEN.Secrets = o.Secrets, o.Secrets
-	if i.reader, failed = request.New(o.Request); failed != nil {
-		mistakes = append(mistakes, failed)
+	i.reader, failed = request.New(o.Request)
+	wrong("Request", failed)
+	for _, origin := range o.Origins {
+		if err := i.origins.AddTrustedOrigin(origin); err != nil {
+			wrong("Origins", fmt.Errorf("trusted origin %q: %w", origin, err))
+		}
 	}
-	i.metrics = server.NewMetrics()
-	if i.gate, failed = forwardauth.New(forwardauth.Options{
+	i.gate, failed = forwardauth.New(forwardauth.Options{
 		Authn: i.authn, Engine: i.engine, Policies: i.library, Reader: i.reader,
 		Proxies: o.ForwardProxies, Secrets: o.ForwardSecrets, Log: o.Log, Decided: i.metrics.Decided,
-	}); failed != nil {
-		mistakes = append(mistakes, failed)
-	}
-	if err := errors.Join(mistakes...); err != nil {
-		return nil, err
+	})
+	wrong("Forward", failed)
+	if i.directory == nil || i.library == nil || i.reader == nil || i.gate == nil {
+		return nil, errors.Join(mistakes...)
 	}
 	i.feed = newFeed(i.db, o.Lease, o.Clock, o.Log, i.authn, i.directory)
 	i.metrics.Audit(i.log)
 	i.metrics.Cache(i.authn.CacheStats)
 	i.metrics.Search(i.directory.Rechecks)
 	i.metrics.Evaluation(i.engine.Rechecks)
-	if i.handler, err = server.New(server.Options{
+	i.handler, failed = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Directory: i.directory, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
-		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, AuthZEN: o.AuthZEN, OPA: o.OPA, Gate: i.gate, Origins: o.Origins,
+		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, Lease: o.Lease, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, AuthZEN: o.AuthZEN, OPA: o.OPA, Gate: i.gate, Origins: o.Origins,
 		Metrics: i.metrics, Clock: o.Clock,
-	}); err != nil {
-		return nil, err
+	})
+	if wrong("Auth", failed); len(mistakes) > 0 {
+		return nil, errors.Join(mistakes...)
 	}
 	if err := i.feed.begin(ctx); err != nil {
 		return nil, err
@@ -268,12 +280,16 @@ func (i *Ostiary) keepHouse(ctx context.Context, o Options) {
 }
 
 // Close ends every goroutine, writes what is left to write and closes the
-// database. Calls after the first do nothing.
+// database. From then on everything is denied as unavailable. Calls after the
+// first do nothing.
 func (i *Ostiary) Close() error {
 	i.closing.Do(func() {
 		if i.stop != nil {
+			// First, so that what was allowed is still written.
+			i.engine.Swap(nil)
 			i.stop()
 			i.running.Wait()
+			i.engine.Swap(nil) // a reload may have come between
 		}
 		if i.db != nil {
 			i.closeErr = i.db.Close()

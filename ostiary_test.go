@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -18,6 +19,9 @@ import (
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/server/betterauth"
+	"github.com/ostiary/ostiary/server/opa"
+	"github.com/ostiary/ostiary/server/request"
 )
 
 func open(t testing.TB, o ostiary.Options) *ostiary.Ostiary {
@@ -72,6 +76,14 @@ func TestCloseEndsEveryGoroutine(t *testing.T) {
 	}
 }
 
+// mistakes are those that Open found. Every one has its type.
+func mistakes(err error) (all []*ostiary.OptionError) {
+	for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
+		all = append(all, e.(*ostiary.OptionError))
+	}
+	return all
+}
+
 func TestOpenReportsEveryMistake(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	_, err := ostiary.Open(t.Context(), ostiary.Options{
@@ -79,6 +91,10 @@ func TestOpenReportsEveryMistake(t *testing.T) {
 		Secrets:  []string{"short"},
 		Policies: fstest.MapFS{"broken.rego": {Data: []byte("package app.document\n\nallow if {")}},
 		Authn:    authn.Options{PasswordMin: 20, PasswordMax: 10},
+		Request:  request.Options{TrustedProxies: []string{"here"}},
+		Origins:  []string{"nowhere"},
+
+		ForwardProxies: []string{"there"},
 	})
 	if err == nil {
 		t.Fatal("opened")
@@ -86,6 +102,30 @@ func TestOpenReportsEveryMistake(t *testing.T) {
 	for _, want := range []string{"database: ", "secret", "broken.rego:3", "Password"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("got %q, want %q in it", err, want)
+		}
+	}
+	fields := map[string]string{}
+	for _, wrong := range mistakes(err) {
+		fields[wrong.Field] = wrong.Reason
+	}
+	for _, field := range []string{"Database", "Secrets", "Policies", "Authn.PasswordMax", "Request.TrustedProxies", "ForwardProxies", "Origins"} {
+		if fields[field] == "" {
+			t.Errorf("nothing is said of %s: %v", field, fields)
+		}
+	}
+}
+
+// What only the HTTP API makes something of is reported with the rest.
+func TestOpenReportsMistakesOfTheHTTPAPI(t *testing.T) {
+	_, err := ostiary.Open(t.Context(), ostiary.Options{
+		Database: "mysql://nowhere",
+		Secrets:  []string{strings.Repeat("s", 32)},
+		OPA:      opa.Options{Entrypoints: []string{"ostiary/decision"}},
+		Auth:     betterauth.Options{BasePath: "auth/"},
+	})
+	for _, field := range []string{"Database", "OPA.Entrypoints", "Auth.BasePath"} {
+		if !slices.ContainsFunc(mistakes(err), func(e *ostiary.OptionError) bool { return e.Field == field }) {
+			t.Errorf("nothing is said of %s: %v", field, err)
 		}
 	}
 }

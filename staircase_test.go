@@ -17,12 +17,15 @@ const module = "github.com/ostiary/ostiary"
 // stairs says which rooms each room may import: those below it. A new
 // package takes its place here first. The root is ".".
 var stairs = map[string][]string{
+	"access":             {},
 	"authz/compiled":     {},
-	"authz":              {"authz/compiled"},
 	"memory":             {},
+	"guard":              {"access"},
+	"client":             {"guard", "memory", "access"},
+	"authz":              {"authz/compiled", "access"},
 	"audit":              {"authz"},
 	"decisionlog":        {"audit", "authz"},
-	"authn":              {"audit", "memory", "authz"},
+	"authn":              {"audit", "memory", "authz", "access"},
 	"directory":          {"authn", "audit", "memory", "authz"},
 	"policies":           {"authn", "audit", "authz"},
 	"store":              {"policies", "directory", "authn", "audit", "authz"},
@@ -34,7 +37,8 @@ var stairs = map[string][]string{
 	"server/forwardauth": {"server/request", "policies", "authn", "audit", "authz"},
 	"server/extauthz":    {"server/forwardauth", "server/request", "policies", "authn", "audit", "authz"},
 	"server":             {"server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/openapi", "server/request", "policies", "directory", "authn", "audit", "authz"},
-	".":                  {"server", "server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/openapi", "server/request", "store", "policies", "directory", "authn", "audit", "authz"},
+	".":                  {"guard", "server", "server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/openapi", "server/request", "store", "policies", "directory", "authn", "audit", "authz"},
+	"ostiarytest":        {".", "authn", "authz"},
 	"internal/pgtest":    {},
 	"internal/spellings": {},
 	"cmd/ostiary":        {".", "decisionlog", "server", "server/extauthz", "server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/request", "store", "policies", "directory", "authn", "audit", "authz"},

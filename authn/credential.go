@@ -216,7 +216,7 @@ func (s *Service) loadKey(ctx context.Context, secret string, d digest) (*princi
 	case ends == nil && !sameText(k.Digest, storedDigest(d)):
 		return nil, ErrBadCredential
 	}
-	return s.ofKey(k, owner, storedDigest(d), ends)
+	return s.ofKey(ctx, k, owner, storedDigest(d), ends)
 }
 
 // IsCredentialError reports whether err is about the credential, not about us.

@@ -3,16 +3,18 @@ package authn
 import (
 	"errors"
 	"time"
+
+	"github.com/ostiary/ostiary/access"
 )
 
 // What callers act on. The HTTP surfaces have one table each that words them.
 var (
 	// ErrBadCredential reports a credential that proves nothing: unknown,
 	// malformed, expired or revoked session, unknown key.
-	ErrBadCredential = errors.New("bad credential")
+	ErrBadCredential = access.ErrBadCredential
 	// ErrUnauthenticated reports that the call needs a signed-in caller.
-	ErrUnauthenticated = errors.New("not authenticated")
-	ErrUnavailable     = errors.New("storage is not available")
+	ErrUnauthenticated = access.ErrUnauthenticated
+	ErrUnavailable     = access.ErrUnavailable
 	ErrBusy            = errors.New("too many password checks at once") // try again shortly
 	ErrNotFound        = errors.New("not found")
 	ErrLastAdmin       = errors.New("this is the last administrator")

@@ -1,9 +1,12 @@
 package authn
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/ostiary/ostiary/authz"
@@ -16,10 +19,22 @@ const maxRemembered = 256
 
 // known remembers users by id, for questions about somebody who is not calling.
 // nil stands for nobody.
-type known = memory.Cache[string, *User]
+type known = memory.Cache[string, *account]
+
+// account is a user with all attributes that policies see.
+type account struct {
+	user       *User
+	attributes map[string]any
+}
+
+func (a *account) identity(s *Service) authz.Identity {
+	id := s.identity(a.user)
+	id.User.Attributes = a.attributes
+	return id
+}
 
 func newKnown(o *Options) *known {
-	return memory.New(o.CacheSize, o.CacheTTL, func(id string, _ *User) []memory.Ref { return []memory.Ref{{Kind: "user", ID: id}} })
+	return memory.New(o.CacheSize, o.CacheTTL, func(id string, _ *account) []memory.Ref { return []memory.Ref{{Kind: "user", ID: id}} })
 }
 
 // Identity returns what policies see of the user with this id: everything but
@@ -27,31 +42,35 @@ func newKnown(o *Options) *known {
 // ErrUserNotFound. Nobody is asked for permission: what is done with it needs
 // one of its own.
 func (s *Service) Identity(ctx context.Context, id string) (authz.Identity, error) {
-	u, err := s.remembered(ctx, id)
+	who, err := s.remembered(ctx, id)
 	if err != nil {
 		return authz.Identity{}, err
 	}
-	if u == nil {
+	if who == nil {
 		return authz.Identity{}, ErrUserNotFound
 	}
-	return s.identity(u), nil
+	return who.identity(s), nil
 }
 
-func (s *Service) remembered(ctx context.Context, id string) (*User, error) {
+func (s *Service) remembered(ctx context.Context, id string) (*account, error) {
 	if strings.ContainsRune(id, 0) { // no store could be asked
 		return nil, nil
 	}
 	now := s.o.Clock()
-	if u, ok := s.known.Get(id, now); ok {
-		return u, nil
+	if a, ok := s.known.Get(id, now); ok {
+		return a, nil
 	}
 	// Before the read, so that a change that lands after it wins.
 	generation := s.known.Generation()
-	var found *User
+	var found *account
 	u, err := s.store.User(ctx, id)
 	switch {
 	case err == nil && u.ID == id: // a collation that folds case finds somebody else
-		found = &u
+		who := s.identity(&u)
+		if err := s.enrich(ctx, &who); err != nil {
+			return nil, err
+		}
+		found = &account{&u, who.User.Attributes}
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return nil, fmt.Errorf("find user: %w", err)
 	}
@@ -71,8 +90,49 @@ func (s *Service) Identities(ctx context.Context, after string, limit int) ([]au
 	ids := make([]authz.Identity, len(users))
 	for i := range users {
 		ids[i] = s.identity(&users[i])
+		if err := s.enrich(ctx, &ids[i]); err != nil {
+			return nil, err
+		}
 	}
 	return ids, nil
+}
+
+// enrich adds the application's attributes to who, a user that was just read.
+func (s *Service) enrich(ctx context.Context, who *authz.Identity) error {
+	if s.o.Enrich == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.o.EnrichDeadline)
+	defer cancel()
+	told, err := s.o.Enrich(ctx, *who)
+	if err == nil {
+		err = ctx.Err() // too late is not at all
+	}
+	var own map[string]any
+	if err == nil {
+		own, err = copied(told)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: attributes of %s %q: %w", ErrUnavailable, who.Type, who.ID, err)
+	}
+	all := make(map[string]any, len(who.User.Attributes)+len(own))
+	maps.Copy(all, who.User.Attributes)
+	maps.Copy(all, own)
+	who.User.Attributes = all
+	return nil
+}
+
+// copied returns m as JSON values that nobody else has: the application may go
+// on changing its own.
+func copied(m map[string]any) (own map[string]any, err error) {
+	text, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	err = d.Decode(&own)
+	return own, err
 }
 
 func (s *Service) identity(u *User) authz.Identity {

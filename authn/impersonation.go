@@ -71,7 +71,7 @@ func (s *Service) impersonationStands(ctx context.Context, sess *Session, key *A
 	if key == nil {
 		credential, from = authz.CredentialSession, &Session{ID: sess.ID, CreatedAt: sess.CreatedAt, ExpiresAt: sess.ExpiresAt, NotFresh: true}
 	}
-	subject, err := s.subject(&admin, credential, from, key)
+	subject, err := s.subject(ctx, &admin, credential, from, key)
 	if err != nil {
 		return err
 	}

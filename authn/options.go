@@ -2,6 +2,7 @@ package authn
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -53,6 +54,18 @@ type Options struct {
 	FailuresPerAccount int           // default 10
 	FailuresPerAddress int           // default 100
 	FailureWindow      time.Duration // default 15 minutes
+
+	// Enrich, if set, tells the application's own attributes of a user: roles per
+	// feature, the id of a profile. who is what policies see of them so far, and
+	// must not be changed. What it returns overlays the stored attributes in
+	// input.principal.user.attributes, for callers and for those whom somebody
+	// names alike; it is copied, has to be JSON, and is remembered as long as the
+	// user is: [Service.Forget] with "user" and an id has it asked again.
+	//
+	// It is given EnrichDeadline (default 1s) and must return when ctx ends.
+	// While it fails, the user is not known: ErrUnavailable, never allowed.
+	Enrich         func(ctx context.Context, who authz.Identity) (map[string]any, error)
+	EnrichDeadline time.Duration
 
 	CacheSize int           // principals remembered; default 100,000; negative: none
 	CacheTTL  time.Duration // the longest a principal is remembered unasked; default 1 minute
@@ -111,6 +124,7 @@ func (o *Options) setDefaults() error {
 	o.FailuresPerAccount = cmp.Or(o.FailuresPerAccount, 10)
 	o.FailuresPerAddress = cmp.Or(o.FailuresPerAddress, 100)
 	o.FailureWindow = cmp.Or(o.FailureWindow, 15*time.Minute)
+	o.EnrichDeadline = cmp.Or(o.EnrichDeadline, time.Second)
 	o.CacheSize = cmp.Or(o.CacheSize, 100_000)
 	o.CacheTTL = cmp.Or(o.CacheTTL, time.Minute)
 	k := &o.Keys
@@ -142,7 +156,7 @@ func (o *Options) check() error {
 		{"SessionLife", o.SessionLife}, {"SessionUpdateAge", o.SessionUpdateAge}, {"FreshAge", *o.FreshAge},
 		{"ShortSessionLife", o.ShortSessionLife}, {"ImpersonationLife", o.ImpersonationLife},
 		{"DefaultBanLife", o.DefaultBanLife}, {"HashMemory", time.Duration(o.HashMemory)}, {"HashWait", o.HashWait},
-		{"FailureWindow", o.FailureWindow}, {"CacheTTL", o.CacheTTL},
+		{"FailureWindow", o.FailureWindow}, {"EnrichDeadline", o.EnrichDeadline}, {"CacheTTL", o.CacheTTL},
 		{"PasswordMin", time.Duration(o.PasswordMin)}, {"UsernameMin", time.Duration(o.UsernameMin)},
 		{"Keys.NameMin", time.Duration(o.Keys.NameMin)}, {"Keys.PrefixMin", time.Duration(o.Keys.PrefixMin)},
 		{"Keys.StartLength", time.Duration(o.Keys.StartLength)}, {"Keys.Length", time.Duration(o.Keys.Length)},

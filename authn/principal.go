@@ -159,7 +159,7 @@ func (s *Service) ofSession(ctx context.Context, sess Session, u User, key *APIK
 			return nil, err
 		}
 	}
-	subject, err := s.subject(p.user, authz.CredentialSession, p.session, p.key)
+	subject, err := s.subject(ctx, p.user, authz.CredentialSession, p.session, p.key)
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +195,7 @@ func (s *Service) bind(ctx context.Context, p *principal, key *APIKey) error {
 }
 
 // ofKey builds the principal of a key row and its owner; a zero owner is none.
-func (s *Service) ofKey(k APIKey, owner User, digest string, ends *time.Time) (*principal, error) {
+func (s *Service) ofKey(ctx context.Context, k APIKey, owner User, digest string, ends *time.Time) (*principal, error) {
 	if k.Unreadable {
 		s.o.Log.Error("the metadata of a key cannot be read, so it counts as disabled", "key", k.ID)
 	}
@@ -204,7 +204,7 @@ func (s *Service) ofKey(k APIKey, owner User, digest string, ends *time.Time) (*
 		return p, nil // refused as ErrOwnerMissing
 	}
 	p.user = &owner
-	subject, err := s.subject(p.user, authz.CredentialAPIKey, nil, p.key)
+	subject, err := s.subject(ctx, p.user, authz.CredentialAPIKey, nil, p.key)
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +213,7 @@ func (s *Service) ofKey(k APIKey, owner User, digest string, ends *time.Time) (*
 }
 
 // subject is what policies see of u with this session and key.
-func (s *Service) subject(u *User, credential string, sess *Session, key *APIKey) (*authz.Subject, error) {
+func (s *Service) subject(ctx context.Context, u *User, credential string, sess *Session, key *APIKey) (*authz.Subject, error) {
 	id := s.identity(u)
 	id.Credential = credential
 	if sess != nil {
@@ -229,6 +229,9 @@ func (s *Service) subject(u *User, credential string, sess *Session, key *APIKey
 		}
 		// Metadata that is not JSON is shown as none, as the wire does.
 		_ = json.Unmarshal(key.Metadata, &id.Key.Metadata)
+	}
+	if err := s.enrich(ctx, &id); err != nil {
+		return nil, err
 	}
 	return authz.NewSubject(id)
 }

@@ -12,152 +12,68 @@
 // engine applies [Subject] grants after Rego has answered, whatever it
 // answered.
 //
-// The package imports no other room of the project. A program that wants
-// decisions without HTTP or a database uses authz and policies alone.
+// The words are those of package access, by the same names. Beside it the
+// package imports no other room of the project: a program that wants decisions
+// without HTTP or a database uses authz and policies alone.
 package authz
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"slices"
-	"time"
+
+	"github.com/ostiary/ostiary/access"
 )
 
-// Permissions maps a resource type to the actions that are permitted on it:
-// what a role gives, or what a key is granted. "*" as a type or as an action
-// stands for all of them, and only where it is written.
-type Permissions map[string][]string
+// What is asked and answered; see package access.
+type (
+	Permissions  = access.Permissions
+	Action       = access.Action
+	Resource     = access.Resource
+	Request      = access.Request
+	Reason       = access.Reason
+	Decision     = access.Decision
+	DeniedError  = access.DeniedError
+	Decider      = access.Decider
+	Facts        = access.Facts
+	Subject      = access.Subject
+	Identity     = access.Identity
+	UserFacts    = access.UserFacts
+	SessionFacts = access.SessionFacts
+	KeyFacts     = access.KeyFacts
+	Asserter     = access.Asserter
+)
 
-// Allows reports whether p permits action on resources of the given type.
-func (p Permissions) Allows(resourceType, action string) bool {
-	return allows(p[resourceType], action) || allows(p["*"], action)
-}
-
-func allows(actions []string, action string) bool {
-	return slices.Contains(actions, action) || slices.Contains(actions, "*")
-}
-
-// Document returns p as JSON values, the form in which policies read it.
-func (p Permissions) Document() map[string]any {
-	doc := make(map[string]any, len(p))
-	for t, actions := range p {
-		doc[t] = Texts(actions)
-	}
-	return doc
-}
-
-// Texts returns list as JSON values, the form in which policies read it.
-func Texts(list []string) []any {
-	doc := make([]any, len(list))
-	for i, text := range list {
-		doc[i] = text
-	}
-	return doc
-}
-
-// Action is what is to be done.
-type Action struct {
-	Name       string
-	Properties map[string]any // JSON values
-}
-
-// Resource is what it is to be done to. ID may be empty: the action is then
-// about the type as a whole ("list users").
-type Resource struct {
-	Type       string
-	ID         string
-	Properties map[string]any // JSON values
-	// Known says that the store knows the resource. Only what describes it sets
-	// this: in a request that is not [Request.Described] it is not looked at.
-	Known bool
-}
-
-// Permission is the name under which role and key tables know action on r:
-// "user:set-password".
-func (r Resource) Permission(action string) string { return r.Type + ":" + action }
-
-// Request is one question to the policy.
-type Request struct {
-	Subject  *Subject // nil asks about the anonymous principal
-	Action   Action
-	Resource Resource
-	// Described says that Resource is all that is known: the engine does not ask
-	// [Options.Describe] about it. Set it for a resource that the program itself
-	// has described, never for one that somebody else named.
-	Described bool
-	// Mapped, if it is not empty, is the permission that a table maps the
-	// request to ("document:read"): a key needs to be granted it, or the
-	// request's own.
-	Mapped string
-	// Context is what the asking application adds to the input's context.
-	// The request's own facts (see [Facts]) win over members of the same name,
-	// unless the subject is asserted: then the facts are about whoever asks, not
-	// about the subject, and the context is what the application says, with
-	// nothing but the time from here.
-	Context map[string]any
-}
-
-// Reason says why a decision fell as it did.
-type Reason struct {
-	Code       string         `json:"code"`
-	Message    string         `json:"message"`
-	Permission string         `json:"permission,omitempty"` // the permission that is missing, as "type:action"
-	Details    map[string]any `json:"details,omitempty"`    // whatever else the policy said
-}
-
-// Reason codes of the engine itself. Those of the built-in bundle are
-// documented with it.
+// Reason codes of the engine itself, ways to be known, and types of subjects;
+// see package access.
 const (
-	CodePolicyError  = "policy_error"  // the policy broke, or gave an answer that is none
-	CodeDeadline     = "deadline"      // evaluation took longer than it may
-	CodeUnavailable  = "unavailable"   // there is no policy in force, or no record could be kept
-	CodeGrantMissing = "grant_missing" // the key at work is not granted the permission
-)
+	CodePolicyError  = access.CodePolicyError
+	CodeDeadline     = access.CodeDeadline
+	CodeUnavailable  = access.CodeUnavailable
+	CodeGrantMissing = access.CodeGrantMissing
 
-// Decision is the answer. The zero Decision denies.
-type Decision struct {
-	ID       string // unique, also the key of its record
-	Allow    bool
-	Reasons  []Reason       // at least one on a denial; on an allow, what permitted it
-	Context  map[string]any // what the policy hands back to the application
-	Revision string         // of the policy that decided; empty if none did
-	Time     time.Time      // the time the policy saw
-}
+	CredentialNone     = access.CredentialNone
+	CredentialSession  = access.CredentialSession
+	CredentialAPIKey   = access.CredentialAPIKey
+	CredentialAsserted = access.CredentialAsserted
+
+	TypeUser           = access.TypeUser
+	TypeServiceAccount = access.TypeServiceAccount
+	TypeAnonymous      = access.TypeAnonymous
+)
 
 // ErrDenied is what every *[DeniedError] is.
-var ErrDenied = errors.New("denied")
+var ErrDenied = access.ErrDenied
 
-// DeniedError is a denial on its way up as an error.
-type DeniedError struct {
-	Action   string
-	Resource Resource
-	Decision Decision
-}
+// Anonymous is the subject of requests without a credential.
+var Anonymous = access.Anonymous
 
-func (e *DeniedError) Error() string {
-	if len(e.Decision.Reasons) == 0 {
-		return fmt.Sprintf("%s denied", e.Resource.Permission(e.Action))
-	}
-	return fmt.Sprintf("%s denied: %s", e.Resource.Permission(e.Action), e.Decision.Reasons[0].Message)
-}
+// Texts returns list as JSON values, the form in which policies read it.
+func Texts(list []string) []any { return access.Texts(list) }
 
-// Is makes errors.Is(err, ErrDenied) true.
-func (e *DeniedError) Is(target error) bool { return target == ErrDenied }
+// WithFacts returns a context under which decisions see f.
+func WithFacts(ctx context.Context, f *Facts) context.Context { return access.WithFacts(ctx, f) }
 
-// Has reports whether one of the reasons has the given code.
-func (e *DeniedError) Has(code string) bool {
-	return slices.ContainsFunc(e.Decision.Reasons, func(r Reason) bool { return r.Code == code })
-}
-
-// Decider answers requests. *[Engine] is one.
-//
-// An error means that there is no decision (the caller's context ended, the
-// service is away); the Decision is then a denial. A policy that fails is not
-// an error: it is a denial with its own reason.
-type Decider interface {
-	Decide(ctx context.Context, r Request) (Decision, error)
-}
+// FactsFrom returns the facts in ctx, or nil.
+func FactsFrom(ctx context.Context) *Facts { return access.FactsFrom(ctx) }
 
 // Outcome is a decision with all that it was made of and by.
 type Outcome struct {
@@ -176,26 +92,4 @@ type Outcome struct {
 // changed again. An error makes the engine deny (strict recording).
 type Recorder interface {
 	Record(ctx context.Context, o Outcome) error
-}
-
-// Facts are what is known of the HTTP request (or other call) a decision is
-// made for. They become the input's context.
-type Facts struct {
-	IP, UserAgent, Method, Path string
-	RequestID                   string // for records, not for policies
-	// Decided, if set, is called with every decision made under these facts.
-	Decided func(Decision)
-}
-
-type factsKey struct{}
-
-// WithFacts returns a context under which decisions see f.
-func WithFacts(ctx context.Context, f *Facts) context.Context {
-	return context.WithValue(ctx, factsKey{}, f)
-}
-
-// FactsFrom returns the facts in ctx, or nil.
-func FactsFrom(ctx context.Context) *Facts {
-	f, _ := ctx.Value(factsKey{}).(*Facts)
-	return f
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ostiary/ostiary/access"
 	"github.com/ostiary/ostiary/authz"
 )
 
@@ -173,5 +174,19 @@ func TestAJudgeKeepsToOnePolicy(t *testing.T) {
 	cancel()
 	if _, err := judge.Decide(ctx, ask("x")); err == nil {
 		t.Error("a judge answered somebody who is gone")
+	}
+}
+
+// A subject that was made elsewhere, as of a remote service, has no form that a
+// policy could read: nothing is allowed to it, not even what is to anybody.
+func TestSubjectMadeElsewhereIsDenied(t *testing.T) {
+	e := engine(t, minimal(`decision := {"allow": true, "reasons": []}`), authz.Options{})
+	stranger := access.NewSubject(authz.Identity{Type: "user", ID: "u"}, "another service's")
+	d, err := e.Decide(t.Context(), authz.Request{Subject: stranger, Action: authz.Action{Name: "read"}, Resource: authz.Resource{Type: "document"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Allow || d.Reasons[0].Code != authz.CodePolicyError {
+		t.Errorf("got %t %v, want a denial with %s", d.Allow, d.Reasons, authz.CodePolicyError)
 	}
 }

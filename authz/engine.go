@@ -247,7 +247,7 @@ func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, 
 	}
 	v, err := e.evaluate(ctx, p, decisionRule, in, d.Time, nd)
 	if err == nil {
-		err = d.read(v)
+		err = read(&d, v)
 	}
 	switch {
 	case errors.Is(err, errDeadline):
@@ -260,19 +260,19 @@ func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, 
 
 // narrow denies what the key at work is not granted, whatever the policy said.
 func narrow(d Decision, r Request) Decision {
-	if !d.Allow || r.granted() {
+	if !d.Allow || granted(r) {
 		return d
 	}
 	permission := cmp.Or(r.Mapped, r.Resource.Permission(r.Action.Name))
-	d = refuse(d, CodeGrantMissing, fmt.Sprintf("key %q is not granted %s", r.subject().identity.Key.Name, permission))
+	d = refuse(d, CodeGrantMissing, fmt.Sprintf("key %q is not granted %s", r.Who().Identity().Key.Name, permission))
 	d.Reasons[0].Permission = permission
 	return d
 }
 
 // granted reports whether the key at work, if there is one, is granted what r asks
 // for.
-func (r Request) granted() bool {
-	grants, keyed := r.subject().grants()
+func granted(r Request) bool {
+	grants, keyed := grants(r.Who())
 	if !keyed || grants.Allows(r.Resource.Type, r.Action.Name) {
 		return true
 	}
@@ -287,7 +287,7 @@ func refuse(d Decision, code, message string) Decision {
 }
 
 // read fills d from the policy's answer, which must be exactly a decision.
-func (d *Decision) read(v ast.Value) error {
+func read(d *Decision, v ast.Value) error {
 	doc, ok := v.(ast.Object)
 	if !ok {
 		return fmt.Errorf("%s is undefined or not an object", decisionRule)
@@ -412,7 +412,11 @@ func (e *Engine) permissions(ctx context.Context, rule string, s *Subject) (Perm
 		return nil, errors.New("no policy is in force")
 	}
 	now := e.clock()
-	in := compiled.Document{Term: ast.ObjectTerm([2]*ast.Term{principalKey, Request{Subject: s}.subject().term(now)})}
+	who, err := principal(Request{Subject: s}.Who(), now)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", rule, err)
+	}
+	in := compiled.Document{Term: ast.ObjectTerm([2]*ast.Term{principalKey, who})}
 	v, err := e.evaluate(ctx, p, rule, in, now, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", rule, err)

@@ -123,7 +123,7 @@ func (p *Policy) compare(ctx context.Context, in compiled.Input, now time.Time, 
 		return reference, false, nil
 	}
 	var d Decision
-	if err := d.read(reference); err == nil && d.Allow {
+	if err := read(&d, reference); err == nil && d.Allow {
 		return fast, true, nil
 	}
 	return reference, true, nil

@@ -1,7 +1,9 @@
 package authz
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -45,6 +47,41 @@ type Rule struct {
 	Name string `json:"rule"` // data.ostiary.owner_banned
 	File string `json:"file"`
 	Line int    `json:"line"`
+}
+
+// Lines is x for people: the decision, its reasons, the author's rules that held
+// and the conditions of those that failed, with the values that they read; with
+// verbose the built-in rules too, and those that forbid and do not hold.
+func (x Explanation) Lines(verbose bool) []string {
+	lines := []string{"deny"}
+	if x.Decision.Allow {
+		lines[0] = "allow"
+	}
+	for _, r := range x.Decision.Reasons {
+		lines = append(lines, fmt.Sprintf("  %s: %s", r.Code, r.Message))
+	}
+	authors := func(file string) bool { return verbose || !strings.HasPrefix(file, "builtin/") }
+	for _, r := range x.Fired {
+		if authors(r.File) {
+			lines = append(lines, fmt.Sprintf("  held    %s:%d %s", r.File, r.Line, r.Name))
+		}
+	}
+	for _, c := range x.Unmet {
+		// A rule that forbids and does not hold stands in nobody's way.
+		if !authors(c.File) || !verbose && strings.HasSuffix(c.Rule, ".deny") {
+			continue
+		}
+		lines = append(lines, fmt.Sprintf("  failed  %s:%d:%d %s: %s", c.File, c.Line, c.Column, c.Rule, c.Text))
+		for _, v := range c.Values {
+			text := "is missing"
+			if !v.Missing {
+				value, err := json.Marshal(v.Value)
+				text = "= " + cmp.Or(string(value), fmt.Sprint(err))
+			}
+			lines = append(lines, fmt.Sprintf("            %s %s", v.Path, text))
+		}
+	}
+	return lines
 }
 
 // Explain decides r again, with every rule tried instead of only those that
@@ -98,7 +135,7 @@ func (p *Policy) Judge(document any) (func(ctx context.Context, now time.Time) e
 			return err
 		}
 		var d Decision
-		return d.read(v)
+		return read(&d, v)
 	}, nil
 }
 
@@ -118,7 +155,7 @@ func (p *Policy) explain(ctx context.Context, in *ast.Term, now time.Time, most 
 		return Explanation{}, fmt.Errorf("explain: %w", err)
 	}
 	x := Explanation{Decision: Decision{Time: now, Revision: p.revision}}
-	if err := x.Decision.read(v); err != nil {
+	if err := read(&x.Decision, v); err != nil {
 		return Explanation{}, fmt.Errorf("explain: %w", err)
 	}
 	x.Fired, x.Failed = rules(*trace)

@@ -67,7 +67,7 @@ func (j Judge) Filter(ctx context.Context, r Request, u Unknown, kind func(Field
 		return Filter{}, ErrNoPolicy
 	}
 	f := Filter{Revision: p.revision, Time: e.clock()}
-	if !r.granted() {
+	if !granted(r) {
 		return f, nil
 	}
 	in, err := ask(r, FactsFrom(ctx), f.Time)
@@ -83,7 +83,7 @@ func (j Judge) Filter(ctx context.Context, r Request, u Unknown, kind func(Field
 	prefix := resourceKey
 	given := r.Resource.Properties
 	if u == UnknownSubject {
-		prefix, given = principalKey, r.subject().identity.Properties
+		prefix, given = principalKey, r.Who().Identity().Properties
 	}
 	t.prefix = ast.Ref{ast.InputRootDocument, prefix}
 	if t.given, err = converted(given); err != nil {

@@ -38,8 +38,11 @@ type question struct {
 // ask makes a question of r. It fails if a map of r holds what is not JSON,
 // whether or not the policy would read it.
 func ask(r Request, facts *Facts, now time.Time) (*question, error) {
-	q := &question{request: r, facts: facts, now: now, subject: r.subject().term(now)}
-	var err error
+	who, err := principal(r.Who(), now)
+	if err != nil {
+		return nil, err
+	}
+	q := &question{request: r, facts: facts, now: now, subject: who}
 	if !plain(r.Action.Properties) {
 		if q.action.term, err = converted(r.Action.Properties); err != nil {
 			return nil, fmt.Errorf("action.properties: %w", err)
@@ -51,7 +54,7 @@ func ask(r Request, facts *Facts, now time.Time) (*question, error) {
 		}
 	}
 	if !plain(r.Context) {
-		if q.about, err = converted(r.context(facts, now)); err != nil {
+		if q.about, err = converted(r.About(facts, now)); err != nil {
 			return nil, fmt.Errorf("context: %w", err)
 		}
 	}
@@ -120,7 +123,7 @@ func (q *question) Part(key *ast.Term) *ast.Term {
 		return ast.ObjectTerm(resource...)
 	case "context":
 		if q.about == nil {
-			q.about = sure(q.request.context(q.facts, q.now))
+			q.about = sure(q.request.About(q.facts, q.now))
 		}
 		return q.about
 	}
@@ -185,48 +188,4 @@ func (p *properties) of(m map[string]any) *ast.Term {
 		p.term = sure(m)
 	}
 	return p.term
-}
-
-func (r Request) context(facts *Facts, now time.Time) map[string]any {
-	doc := make(map[string]any, len(r.Context)+5)
-	for k, v := range r.Context {
-		doc[k] = v
-	}
-	if facts != nil && r.subject().identity.Credential != CredentialAsserted {
-		// What is not known of the request is absent, not what its sender says.
-		replaceText(doc, "ip", facts.IP)
-		replaceText(doc, "userAgent", facts.UserAgent)
-		replaceText(doc, "method", facts.Method)
-		replaceText(doc, "path", facts.Path)
-	}
-	doc["time"] = now.UTC().Format(timeFormat)
-	return doc
-}
-
-func replaceText(doc map[string]any, name, value string) {
-	delete(doc, name)
-	setText(doc, name, value)
-}
-
-func (r Request) subject() *Subject {
-	if r.Subject == nil {
-		return Anonymous
-	}
-	return r.Subject
-}
-
-// Document returns the input document of r as a policy sees it at now under
-// facts (which may be nil), as JSON values. It shares r's maps.
-func (r Request) Document(facts *Facts, now time.Time) map[string]any {
-	resource := map[string]any{"type": r.Resource.Type, "properties": object(r.Resource.Properties)}
-	setText(resource, "id", r.Resource.ID)
-	if r.Resource.Known {
-		resource["known"] = true
-	}
-	return map[string]any{
-		"principal": r.subject().Document(now),
-		"action":    map[string]any{"name": r.Action.Name, "properties": object(r.Action.Properties)},
-		"resource":  resource,
-		"context":   r.context(facts, now),
-	}
 }

@@ -5,204 +5,64 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/ostiary/ostiary/access"
 )
 
-// How a subject is known: the values of Identity.Credential.
-const (
-	CredentialNone     = "none"
-	CredentialSession  = "session"
-	CredentialAPIKey   = "api_key"
-	CredentialAsserted = "asserted"
-)
-
-// Types of subjects that Ostiary itself knows. Applications assert others.
-const (
-	TypeUser           = "user"
-	TypeServiceAccount = "service_account"
-	TypeAnonymous      = "anonymous"
-)
-
-// Identity describes a subject: the principal of the input document, as
-// plain data. Empty members are left out of the document where the input
-// schema says so.
-type Identity struct {
-	Type       string
-	ID         string
-	Credential string
-	Roles      []string
-	User       *UserFacts
-	Session    *SessionFacts
-	Key        *KeyFacts
-	Properties map[string]any // asserted subjects only
-	AssertedBy *Asserter      // asserted subjects only
-	// Known says of an asserted subject that the store knows it.
-	Known bool
-}
-
-// UserFacts is what policies see of a user.
-type UserFacts struct {
-	ID, Name, Email string
-	EmailVerified   bool
-	Username        string
-	Banned          bool
-	CreatedAt       time.Time
-	Attributes      map[string]any
-}
-
-// SessionFacts is what policies see of a session.
-type SessionFacts struct {
-	ID                   string
-	CreatedAt, ExpiresAt time.Time
-	// FreshUntil is when the session stops standing for a recent sign-in;
-	// input.principal.session.fresh is found from it when a decision is made.
-	// Zero: never fresh.
-	FreshUntil     time.Time
-	ImpersonatedBy string
-}
-
-// KeyFacts is what policies see of an API key: the one at work, or the one
-// that a session was obtained with.
-type KeyFacts struct {
-	ID, Name    string
-	Permissions Permissions
-	Metadata    any
-	CreatedAt   time.Time
-	ExpiresAt   time.Time // zero: never
-}
-
-// Asserter says who vouches for an asserted subject.
-type Asserter struct{ Type, ID, KeyID string }
-
-// Subject is an [Identity] in the form that policies read. It is built once
-// per principal, never changes, and is shared by all decisions about it.
-type Subject struct {
-	identity Identity
-	stale    *ast.Term // the principal when its session is not fresh, or when it has none
-	fresh    *ast.Term // the principal while its session is fresh; nil if it never is
-}
-
-// Anonymous is the subject of requests without a credential.
-var Anonymous = mustSubject(Identity{Type: TypeAnonymous, Credential: CredentialNone})
-
-func mustSubject(id Identity) *Subject {
-	s, err := NewSubject(id)
-	if err != nil {
-		panic(err)
-	}
-	return s
+// terms are a subject as policies read it, built once.
+type terms struct {
+	stale *ast.Term // the principal when its session is not fresh, or when it has none
+	fresh *ast.Term // the principal while its session is fresh; nil if it never is
 }
 
 // NewSubject prepares id for policies. It fails if a map in it holds a value
 // that is not JSON. The maps and slices in id must not change afterwards.
 func NewSubject(id Identity) (*Subject, error) {
-	s := &Subject{identity: id}
+	t := &terms{}
 	var err error
-	if s.stale, err = term(id.document(false)); err != nil {
+	if t.stale, err = term(id.Document(false)); err != nil {
 		return nil, fmt.Errorf("subject %s %q: %w", id.Type, id.ID, err)
 	}
 	if id.Session != nil && !id.Session.FreshUntil.IsZero() {
-		if s.fresh, err = term(id.document(true)); err != nil {
+		if t.fresh, err = term(id.Document(true)); err != nil {
 			return nil, fmt.Errorf("subject %s %q: %w", id.Type, id.ID, err)
 		}
 	}
-	return s, nil
+	return access.NewSubject(id, t), nil
 }
 
-// Identity returns what the subject was made of. The caller must not change it.
-func (s *Subject) Identity() Identity { return s.identity }
-
-// Document returns the principal of the input document as it reads at now, as
-// JSON values. The caller must not change it.
-func (s *Subject) Document(now time.Time) map[string]any {
-	return s.identity.document(s.freshAt(now))
-}
-
-func (s *Subject) freshAt(now time.Time) bool {
-	return s.fresh != nil && now.Before(s.identity.Session.FreshUntil)
-}
-
-func (s *Subject) term(now time.Time) *ast.Term {
-	if s.freshAt(now) {
-		return s.fresh
+var anonymous = func() *terms {
+	id := Anonymous.Identity()
+	t, err := term(id.Document(false))
+	if err != nil {
+		panic(err)
 	}
-	return s.stale
+	return &terms{stale: t}
+}()
+
+// principal is s as policies read it at now. A subject that [NewSubject] did not
+// prepare, such as one of a remote service, means nothing here.
+func principal(s *Subject, now time.Time) (*ast.Term, error) {
+	t, ok := s.Prepared().(*terms)
+	switch {
+	case s == Anonymous:
+		t = anonymous
+	case !ok:
+		return nil, fmt.Errorf("subject %s %q was made by another service", s.Identity().Type, s.Identity().ID)
+	}
+	if t.fresh != nil && now.Before(s.Identity().Session.FreshUntil) {
+		return t.fresh, nil
+	}
+	return t.stale, nil
 }
 
 // grants returns the grants of the key at work, and whether there is one.
-func (s *Subject) grants() (Permissions, bool) {
-	if s.identity.Key == nil {
+func grants(s *Subject) (Permissions, bool) {
+	key := s.Identity().Key
+	if key == nil {
 		return nil, false
 	}
-	return s.identity.Key.Permissions, true
-}
-
-func (id *Identity) document(fresh bool) map[string]any {
-	doc := map[string]any{
-		"type":       id.Type,
-		"credential": id.Credential,
-		"roles":      Texts(id.Roles),
-	}
-	setText(doc, "id", id.ID)
-	if u := id.User; u != nil {
-		user := map[string]any{
-			"id":            u.ID,
-			"name":          u.Name,
-			"email":         u.Email,
-			"emailVerified": u.EmailVerified,
-			"banned":        u.Banned,
-			"attributes":    object(u.Attributes),
-		}
-		setText(user, "username", u.Username)
-		setTime(user, "createdAt", u.CreatedAt)
-		doc["user"] = user
-	}
-	if s := id.Session; s != nil {
-		session := map[string]any{"id": s.ID, "fresh": fresh}
-		setTime(session, "createdAt", s.CreatedAt)
-		setTime(session, "expiresAt", s.ExpiresAt)
-		setText(session, "impersonatedBy", s.ImpersonatedBy)
-		doc["session"] = session
-	}
-	if k := id.Key; k != nil {
-		key := map[string]any{"id": k.ID, "name": k.Name, "permissions": k.Permissions.Document(), "metadata": k.Metadata}
-		setTime(key, "createdAt", k.CreatedAt)
-		setTime(key, "expiresAt", k.ExpiresAt)
-		doc["key"] = key
-	}
-	if id.Credential == CredentialAsserted {
-		doc["properties"] = object(id.Properties)
-		if id.Known {
-			doc["known"] = true
-		}
-	}
-	if by := id.AssertedBy; by != nil {
-		asserter := map[string]any{"type": by.Type, "id": by.ID}
-		setText(asserter, "keyId", by.KeyID)
-		doc["assertedBy"] = asserter
-	}
-	return doc
-}
-
-func setText(doc map[string]any, name, value string) {
-	if value != "" {
-		doc[name] = value
-	}
-}
-
-func setTime(doc map[string]any, name string, t time.Time) {
-	if !t.IsZero() {
-		doc[name] = t.UTC().Format(timeFormat)
-	}
-}
-
-// timeFormat is RFC 3339 in UTC with milliseconds.
-const timeFormat = "2006-01-02T15:04:05.000Z07:00"
-
-func object(m map[string]any) map[string]any {
-	if m == nil {
-		return map[string]any{}
-	}
-	return m
+	return key.Permissions, true
 }
 
 // term turns JSON values into a term that goroutines may share.

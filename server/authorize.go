@@ -15,6 +15,7 @@ import (
 
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/server/request"
 )
 
 // maxChecks bounds what one request may ask.
@@ -268,9 +269,22 @@ func (s *server) writeDecisions(c *call, write func(*decisionWriter) error) erro
 		return err
 	}
 	c.w.Header()["Content-Type"] = jsonType
+	c.vouch(s)
 	c.w.WriteHeader(http.StatusOK)
 	c.w.Write(w.b)
 	return nil
+}
+
+// vouch says for how many milliseconds the answer may be given again without a
+// revocation that is made anywhere going unnoticed for longer than the lease.
+func (c *call) vouch(s *server) {
+	if _, ask := c.r.Header[request.LeaseHeader]; !ask || s.Feed == nil {
+		return
+	}
+	age, _ := s.Feed()
+	if left := s.Lease - max(age, 0); left > 0 {
+		c.w.Header()[request.LeaseHeader] = []string{strconv.FormatInt(left.Milliseconds(), 10)}
+	}
 }
 
 func (w *decisionWriter) decision(ctx context.Context, q authz.Request, d authz.Decision, explain bool) error {

@@ -90,6 +90,7 @@ var problems = []struct {
 	{authn.ErrBusy, 503, CodeUnavailable, "the service is busy", ""},
 	{context.Canceled, 503, CodeUnavailable, "the request was given up", ""},
 	{context.DeadlineExceeded, 503, CodeUnavailable, "the request took too long", ""},
+	{request.ErrCrossOrigin, 403, CodeCrossOrigin, "a request that carries a cookie must come from this service's own pages or a trusted origin", ""},
 	{authn.ErrNotFresh, 403, CodeNotFresh, "this needs a recent sign-in", ""},
 	{authn.ErrLastAdmin, 403, CodeLastAdmin, "this is the last administrator", ""},
 	{authn.ErrNotFound, 404, CodeNotFound, "there is no such thing", ""},
@@ -113,9 +114,11 @@ var problems = []struct {
 
 // WriteError answers a request of caller that failed with err as the native
 // API does: with a problem. What clients are not told about is a 500 that says
-// nothing; it is the caller's to log.
-func WriteError(w http.ResponseWriter, err error, caller authn.Principal) {
-	writeProblem(w, problemOf(err, caller))
+// nothing; it is the caller's to log. It returns the status.
+func WriteError(w http.ResponseWriter, err error, caller authn.Principal) int {
+	p := problemOf(err, caller)
+	writeProblem(w, p)
+	return p.Status
 }
 
 func problemOf(err error, caller authn.Principal) *Problem {

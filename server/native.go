@@ -61,7 +61,7 @@ func (s *server) authenticate(c *call) error {
 	// send; headers it does not.
 	if place == request.InCookie {
 		if err := s.origins.Check(c.r); err != nil {
-			return problem(http.StatusForbidden, CodeCrossOrigin, "a request that carries a cookie must come from this service's own pages or a trusted origin")
+			return request.ErrCrossOrigin
 		}
 	}
 	c.caller, err = s.Authn.Authenticate(c.ctx, cred)

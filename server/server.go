@@ -55,6 +55,9 @@ type Options struct {
 	// Feed tells how old the knowledge of changes is, and of which revision.
 	// nil: there is no feed.
 	Feed func() (age time.Duration, revision int64)
+	// Lease is how long what Feed tells of holds. Answers vouch for themselves as
+	// long as is left of it, to clients that ask; zero: they don't.
+	Lease time.Duration
 	// FilterSQL says a condition in a dialect of SQL; see store.FilterSQL.
 	FilterSQL func(dialect string, c authz.Condition, columns map[string]string, fields authz.Fields) (string, []any, error)
 	Version   string

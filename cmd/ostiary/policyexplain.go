@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -185,34 +184,7 @@ func place(dir string, fsys fs.FS, x *authz.Explanation) {
 }
 
 func explanationText(x authz.Explanation, advice []string, verbose bool) string {
-	lines := []string{"deny"}
-	if x.Decision.Allow {
-		lines[0] = "allow"
-	}
-	for _, r := range x.Decision.Reasons {
-		lines = append(lines, fmt.Sprintf("  %s: %s", r.Code, r.Message))
-	}
-	authors := func(file string) bool { return verbose || !strings.HasPrefix(file, "builtin/") }
-	for _, r := range x.Fired {
-		if authors(r.File) {
-			lines = append(lines, fmt.Sprintf("  held    %s:%d %s", r.File, r.Line, r.Name))
-		}
-	}
-	for _, c := range x.Unmet {
-		// A rule that forbids and does not hold stands in nobody's way.
-		if !authors(c.File) || !verbose && strings.HasSuffix(c.Rule, ".deny") {
-			continue
-		}
-		lines = append(lines, fmt.Sprintf("  failed  %s:%d:%d %s: %s", c.File, c.Line, c.Column, c.Rule, c.Text))
-		for _, v := range c.Values {
-			text := "is missing"
-			if !v.Missing {
-				value, err := json.Marshal(v.Value)
-				text = "= " + cmp.Or(string(value), fmt.Sprint(err))
-			}
-			lines = append(lines, fmt.Sprintf("            %s %s", v.Path, text))
-		}
-	}
+	lines := x.Lines(verbose)
 	for _, a := range advice {
 		lines = append(lines, "  to allow it: "+a)
 	}

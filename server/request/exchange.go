@@ -22,6 +22,10 @@ const (
 	// AtLeastHeader, on a request, is the revision of the store that it must
 	// be judged by, or a newer one.
 	AtLeastHeader = "Ostiary-At-Least"
+
+	// LeaseHeader, on a request for decisions, asks for how many milliseconds they
+	// may be given again, which the answer tells in it; see docs/api.md.
+	LeaseHeader = "Ostiary-Lease"
 )
 
 // Exchange is one request and its answer: the ResponseWriter that handlers
@@ -42,21 +46,29 @@ type Exchange struct {
 // observe, if not nil, is told of every decision made under it.
 func (rd *Reader) Begin(w http.ResponseWriter, r *http.Request, observe func(authz.Decision)) (*Exchange, context.Context) {
 	x := &Exchange{ResponseWriter: w, observe: observe}
-	x.facts = authz.Facts{
-		IP:        rd.Client(r),
-		UserAgent: r.UserAgent(),
-		Method:    r.Method,
-		Path:      r.URL.Path,
-		Decided:   x.decided,
-	}
 	id, sent := RequestID(r.Header)
-	x.facts.RequestID = id
+	x.facts = rd.facts(r, id)
+	x.facts.Decided = x.decided
 	w.Header()[IDHeader] = []string{cmp.Or(sent, id)}
 	ctx := authz.WithFacts(r.Context(), &x.facts)
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		ctx = audit.WithReceipt(ctx, &x.receipt)
 	}
 	return x, ctx
+}
+
+func (rd *Reader) facts(r *http.Request, id string) authz.Facts {
+	return authz.Facts{IP: rd.Client(r), UserAgent: r.UserAgent(), Method: r.Method, Path: r.URL.Path, RequestID: id}
+}
+
+// Facts returns a context for handling r in which decisions see its facts, for
+// those who write the answer themselves. observe, if not nil, is told of every
+// decision made under it.
+func (rd *Reader) Facts(r *http.Request, observe func(authz.Decision)) context.Context {
+	id, _ := RequestID(r.Header)
+	facts := rd.facts(r, id)
+	facts.Decided = observe
+	return authz.WithFacts(r.Context(), &facts)
 }
 
 // ID identifies the request in answers, logs and records.

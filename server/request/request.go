@@ -96,6 +96,10 @@ const (
 // ErrAmbiguous reports that a request presents two different credentials.
 var ErrAmbiguous = errors.New("ambiguous credentials")
 
+// ErrCrossOrigin reports a write with a cookie that another site may have made a
+// browser send.
+var ErrCrossOrigin = errors.New("cross-origin request with a cookie")
+
 // Place is where a request carries its credential.
 type Place int
 

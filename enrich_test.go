@@ -1,0 +1,152 @@
+package ostiary_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/ostiary/ostiary"
+	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/directory"
+)
+
+// features permits what the application says of a user.
+var features = fstest.MapFS{"invoice.rego": {Data: []byte(`package app.invoice
+
+allow if input.principal.user.attributes.features.billing == "editor"
+`)}}
+
+var editInvoices = authz.Action{Name: "edit"}
+
+// enriched is an instance whose application tells of users by tell, and the key of one.
+func enriched(t *testing.T, o ostiary.Options) (*ostiary.Ostiary, authn.User, func() int) {
+	t.Helper()
+	o.Policies = features
+	i := open(t, o)
+	u, key := userWithKey(t, i, "user", authz.Permissions{"invoice": {"edit"}})
+	guarded := i.Require("edit", func(*http.Request) authz.Resource { return authz.Resource{Type: "invoice"} })(
+		http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	return i, u, func() int {
+		r := httptest.NewRequest("POST", "/", nil)
+		r.Header.Set("x-api-key", key.Reveal())
+		w := httptest.NewRecorder()
+		guarded.ServeHTTP(w, r)
+		return w.Code
+	}
+}
+
+func billing(role string) map[string]any {
+	return map[string]any{"features": map[string]string{"billing": role}}
+}
+
+// settle waits until word of the user's making has come back and is forgotten.
+func settle(t *testing.T, edit func() int, asked *atomic.Int64) {
+	t.Helper()
+	for before := int64(-1); before != asked.Load(); time.Sleep(200 * time.Millisecond) {
+		before = asked.Load()
+		if got := edit(); got != http.StatusOK {
+			t.Fatalf("got %d, want 200", got)
+		}
+	}
+}
+
+// Policies see what the application tells of callers and of those who are only
+// named; it is asked once, until the user is forgotten.
+func TestEnrichedAttributesAreSeenByPolicies(t *testing.T) {
+	var asked atomic.Int64
+	var role atomic.Value
+	role.Store("editor")
+	o, u, edit := enriched(t, ostiary.Options{Enrich: func(_ context.Context, who authz.Identity) (map[string]any, error) {
+		asked.Add(1)
+		if who.User.Name != "Ann" {
+			t.Errorf("asked about %+v", who)
+		}
+		return billing(role.Load().(string)), nil
+	}})
+	settle(t, edit, &asked)
+	before := asked.Load()
+	for range 3 {
+		if got := edit(); got != http.StatusOK {
+			t.Fatalf("got %d, want 200", got)
+		}
+	}
+	if n := asked.Load() - before; n != 0 {
+		t.Errorf("asked %d times about who was remembered", n)
+	}
+	named := func() bool {
+		who, err := o.Directory().Assert(t.Context(), program, "evaluate", directory.Ref{Type: "user", ID: u.ID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := o.Decide(t.Context(), authz.Request{Subject: who, Action: editInvoices, Resource: authz.Resource{Type: "invoice"}})
+		return err == nil && d.Allow
+	}
+	if !named() || !named() {
+		t.Error("what is told of a user is not seen when somebody names them")
+	}
+	role.Store("viewer")
+	o.Authn().Forget("user", u.ID)
+	if got := edit(); got != http.StatusForbidden || named() {
+		t.Errorf("after it changed: got %d and %t, want 403 and false", got, named())
+	}
+}
+
+// Whoever cannot be told about is not let in: without an answer, with one that
+// comes too late, and with one that is none.
+func TestUserWhoCannotBeEnrichedIsNotKnown(t *testing.T) {
+	for name, tell := range map[string]func(ctx context.Context) (map[string]any, error){
+		"error": func(context.Context) (map[string]any, error) { return billing("editor"), errors.New("away") },
+		"slow": func(ctx context.Context) (map[string]any, error) {
+			<-ctx.Done()
+			return billing("editor"), nil
+		},
+		"not JSON": func(context.Context) (map[string]any, error) {
+			return map[string]any{"features": make(chan int)}, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var well atomic.Bool
+			o, u, edit := enriched(t, ostiary.Options{
+				EnrichDeadline: 20 * time.Millisecond,
+				Enrich: func(ctx context.Context, _ authz.Identity) (map[string]any, error) {
+					if well.Load() {
+						return billing("editor"), nil
+					}
+					return tell(ctx)
+				},
+			})
+			if got := edit(); got != http.StatusServiceUnavailable {
+				t.Errorf("got %d, want 503", got)
+			}
+			if _, err := o.Directory().Assert(t.Context(), program, "evaluate", directory.Ref{Type: "user", ID: u.ID}); !errors.Is(err, authn.ErrUnavailable) {
+				t.Errorf("named: got %v, want %v", err, authn.ErrUnavailable)
+			}
+			// Nothing of the failure is remembered.
+			well.Store(true)
+			if got := edit(); got != http.StatusOK {
+				t.Errorf("after it: got %d, want 200", got)
+			}
+		})
+	}
+}
+
+// What the application does with its maps afterwards is its own business.
+func TestEnrichedAttributesAreCopied(t *testing.T) {
+	mine := map[string]any{"features": map[string]any{"billing": "editor"}}
+	var asked atomic.Int64
+	_, _, edit := enriched(t, ostiary.Options{Enrich: func(context.Context, authz.Identity) (map[string]any, error) {
+		asked.Add(1)
+		return mine, nil
+	}})
+	settle(t, edit, &asked)
+	clear(mine["features"].(map[string]any))
+	if got := edit(); got != http.StatusOK {
+		t.Errorf("got %d, want 200", got)
+	}
+}
