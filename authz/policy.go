@@ -39,6 +39,7 @@ type Policy struct {
 	entrypoints []Path // as annotated
 
 	reflexive, lossy bool // see careless
+	random           bool // calls functions whose answers change, other than the clock
 }
 
 // evaluator answers one rule over an input. It is the seam at which another
@@ -111,6 +112,7 @@ func Compile(ctx context.Context, src Source) (*Policy, error) {
 	}
 	p := &Policy{revision: src.Revision, topdown: t, decide: t, entrypoints: entrypoints(compiler)}
 	p.reflexive, p.lossy = careless(compiler.Modules)
+	p.random = random(compiler.Modules)
 	return p, nil
 }
 
