@@ -125,6 +125,14 @@ var capabilities = func() *ast.Capabilities {
 	return c
 }()
 
+// Capabilities returns what policies are compiled with: everything that this
+// version of OPA has, without what reaches outside.
+func Capabilities() *ast.Capabilities {
+	c := *capabilities
+	c.Builtins = slices.Clone(c.Builtins)
+	return &c
+}
+
 // unjoin splits OPA's lists of mistakes.
 func unjoin(err error) []error {
 	if list, ok := errors.AsType[ast.Errors](err); ok {

@@ -35,7 +35,12 @@ func (a authored) source(root string) string { return a.files[root] }
 
 // readAuthor reads the author's files through OPA's loader, which also says
 // where under data a file's contents go.
-func readAuthor(fsys fs.FS) (authored, []error) {
+func readAuthor(fsys fs.FS) (authored, []error) { return readFiles(fsys, false) }
+
+// readTests reads the author's tests, and nothing else.
+func readTests(fsys fs.FS) (authored, []error) { return readFiles(fsys, true) }
+
+func readFiles(fsys fs.FS, tests bool) (authored, []error) {
 	var dataFiles []string
 	skip := func(name string, info fs.FileInfo, depth int) bool {
 		base := path.Base(name)
@@ -46,6 +51,8 @@ func readAuthor(fsys fs.FS) (authored, []error) {
 			return true
 		case info.IsDir():
 			return false
+		case tests:
+			return !strings.HasSuffix(base, "_test.rego")
 		case base == "data.json", base == "data.yaml", base == "data.yml":
 			dataFiles = append(dataFiles, name)
 			return false

@@ -75,9 +75,18 @@ type Bundle struct {
 // Modules are parsed but not compiled: what only a compiler sees is an error
 // of [authz.Compile].
 func Load(author fs.FS, settings map[string]any) (Bundle, error) {
+	b, mistakes := load(author, settings)
+	if len(mistakes) > 0 {
+		return Bundle{}, errors.Join(mistakes...)
+	}
+	return b, nil
+}
+
+// load is Load that goes on after mistakes, without what they are about.
+func load(author fs.FS, settings map[string]any) (Bundle, []error) {
 	modules, data, err := readBuiltin()
 	if err != nil {
-		return Bundle{}, err
+		return Bundle{}, []error{err}
 	}
 	var added authored
 	var mistakes []error
@@ -103,9 +112,6 @@ func Load(author fs.FS, settings map[string]any) (Bundle, error) {
 			mistakes = append(mistakes, fmt.Errorf("%s: %w", cmp.Or(added.source("routes"), "data"), err))
 		}
 	}
-	if len(mistakes) > 0 {
-		return Bundle{}, errors.Join(mistakes...)
-	}
 
 	merged := maps.Clone(added.data)
 	if merged == nil {
@@ -115,7 +121,7 @@ func Load(author fs.FS, settings map[string]any) (Bundle, error) {
 	merged["permits"] = t.permits(added.types())
 	revision, err := revisionOf(modules, merged)
 	if err != nil {
-		return Bundle{}, err
+		return Bundle{}, append(mistakes, err)
 	}
 	_, authorRoles := added.data["roles"]
 	return Bundle{
@@ -125,7 +131,7 @@ func Load(author fs.FS, settings map[string]any) (Bundle, error) {
 		self:        permissions(t.self),
 		actions:     t.actions,
 		Routes:      routes,
-	}, nil
+	}, mistakes
 }
 
 // readBuiltin returns what ships with the program, fresh for the caller.

@@ -51,9 +51,12 @@ func (t tables) merge(data map[string]any, source func(root string) string) []er
 			return
 		}
 		for _, name := range slices.Sorted(maps.Keys(table)) {
-			located(check("data."+root+member(name), name, table[name]))
+			errs := check("data."+root+member(name), name, table[name])
+			located(errs)
+			if len(errs) == 0 {
+				into[name] = table[name]
+			}
 		}
-		maps.Copy(into, table)
 	}
 	add("roles", t.roles, checkRole)
 	add("self", t.self, checkActions)
