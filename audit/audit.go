@@ -44,30 +44,52 @@ type Event struct {
 
 // Record is a decision as it is kept: all that is needed to replay it.
 type Record struct {
-	ID        string
-	At        time.Time
-	Allow     bool
-	Revision  string // of the policy
-	Actor     Actor
-	Action    string
-	Resource  authz.Resource
-	Input     map[string]any // the input document as the policy saw it
-	Reasons   []authz.Reason
-	Failure   string // why no policy answered, if none did
-	RequestID string
-	Masked    []string // JSON pointers of what was taken out of Input
+	ID       string
+	At       time.Time // the time the policy saw, in milliseconds
+	Allow    bool
+	Revision string // of the policy
+	// DataRevision is the newest change of the store that was known when it was
+	// decided (what Ostiary-Revision numbers); 0 if that is not known.
+	DataRevision int64
+	Actor        Actor
+	AssertedBy   Asserter // who vouches for the actor, if somebody does
+	Action       string
+	Resource     authz.Resource
+	Input        map[string]any // the input document as the policy saw it
+	Reasons      []authz.Reason
+	Context      map[string]any // what the policy handed back
+	Failure      string         // why no policy answered, if none did
+	RequestID    string
+	// NDBuiltinCache has what built-ins answered whose answer depends on more
+	// than their operands, by name and operands; see [authz.Nondeterminism].
+	NDBuiltinCache map[string]any
+
+	// Erased and Masked are the JSON pointers of what a mask rule took out and
+	// of what it replaced, below /input, /result or /nd_builtin_cache. What of
+	// the other members says the same is taken out or replaced with it.
+	Erased, Masked []string
+	// MaskFailure says where the mask rule failed. All that it could have
+	// masked is then erased.
+	MaskFailure string
 }
 
-// Query selects records, newest first. Zero members do not restrict.
+// Asserter is who vouches for an actor: the application's user or service
+// account, and its key.
+type Asserter struct{ Type, ID, KeyID string }
+
+// Query selects records. Zero members do not restrict.
 type Query struct {
 	PrincipalID, KeyID       string
+	AssertedBy               string // the asserter's id
 	Action                   string
 	ResourceType, ResourceID string
 	Allow                    *bool
 	Code, Revision           string
-	Since, Until             time.Time
-	Before                   string // keyset paging: records older than this id
-	Limit                    int    // default 50, at most 500
+	Since, Until             time.Time // Since is included, Until is not
+	Before                   string    // keyset paging: records older than this id
+	After                    string    // and records newer than this id
+	OldestFirst              bool      // [Store.EachRecord] always is
+	Limit                    int       // default 50, at most 500
 }
 
 // Store is where records are kept.
@@ -75,7 +97,13 @@ type Store interface {
 	WriteRecords(ctx context.Context, records []Record) error
 	// Record returns ErrNotFound for an unknown id.
 	Record(ctx context.Context, id string) (Record, error)
+	// Records returns the newest first, unless q says otherwise. A Before or
+	// After that is unknown is ErrNotFound.
 	Records(ctx context.Context, q Query) ([]Record, error)
+	// EachRecord calls f with all that q selects, the oldest first, however many
+	// they are; without a Limit there is none. It ends with f's error. Memory is
+	// bounded, and no transaction is open while f runs.
+	EachRecord(ctx context.Context, q Query, f func(Record) error) error
 	Events(ctx context.Context, limit int) ([]Event, error)
 	// DeleteRecords removes records older than before, and reports how many.
 	DeleteRecords(ctx context.Context, before time.Time) (int, error)

@@ -242,3 +242,10 @@ func (r reader) Records(ctx context.Context, q Query) ([]Record, error) {
 	}
 	return r.Store.Records(ctx, q)
 }
+
+func (r reader) EachRecord(ctx context.Context, q Query, f func(Record) error) error {
+	if err := r.log.Flush(ctx); err != nil {
+		return err
+	}
+	return r.Store.EachRecord(ctx, q, f)
+}

@@ -95,7 +95,8 @@ test_owners_read if {
 
 func (i *instance) allows(t *testing.T, action string) bool {
 	t.Helper()
-	s, err := authz.NewSubject(authz.Identity{Type: "user", ID: "u1", Credential: authz.CredentialSession, User: &authz.UserFacts{ID: "u1"}})
+	s, err := authz.NewSubject(authz.Identity{Type: "user", ID: "u1", Credential: authz.CredentialSession,
+		User: &authz.UserFacts{ID: "u1"}, Session: &authz.SessionFacts{ID: "s1"}})
 	must(t, err)
 	d, err := i.engine.Decide(t.Context(), authz.Request{Subject: s, Action: authz.Action{Name: action},
 		Resource: authz.Resource{Type: "document", Properties: map[string]any{"owner": "u1"}}})

@@ -138,8 +138,10 @@ func unfit(r *audit.Record) string {
 		return slices.ContainsFunc(r.Reasons, func(reason authz.Reason) bool { return reason.Code == code })
 	}
 	switch {
-	case len(r.Masked) > 0:
-		return "the input is masked: " + strings.Join(slices.Sorted(slices.Values(r.Masked)), ", ")
+	case r.MaskFailure != "":
+		return "the input was taken out because the mask failed"
+	case len(r.Masked)+len(r.Erased) > 0:
+		return "parts are masked: " + strings.Join(slices.Sorted(slices.Values(slices.Concat(r.Erased, r.Masked))), ", ")
 	case len(r.Input) == 0:
 		return "the input was not recorded"
 	case r.At.IsZero():

@@ -9,49 +9,6 @@ import (
 	"github.com/ostiary/ostiary/authz"
 )
 
-// recordDocument is a decision as the log tells it.
-type recordDocument struct {
-	ID             string           `json:"id"`
-	Time           stamp            `json:"time"`
-	Allow          bool             `json:"allow"`
-	PolicyRevision string           `json:"policyRevision"`
-	Principal      actorDocument    `json:"principal"`
-	Action         string           `json:"action"`
-	Resource       resourceDocument `json:"resource"`
-	Reasons        []authz.Reason   `json:"reasons"`
-	Failure        string           `json:"failure,omitempty"` // why no policy answered
-	RequestID      string           `json:"requestId,omitempty"`
-	// With one decision only: what the policy saw, and the JSON pointers of
-	// what was taken out of it.
-	Input  map[string]any `json:"input,omitempty"`
-	Masked []string       `json:"masked,omitempty"`
-}
-
-type actorDocument struct {
-	Type           string `json:"type"`
-	ID             string `json:"id,omitempty"`
-	Credential     string `json:"credential,omitempty"`
-	KeyID          string `json:"keyId,omitempty"`
-	ImpersonatedBy string `json:"impersonatedBy,omitempty"`
-}
-
-type resourceDocument struct {
-	Type string `json:"type"`
-	ID   string `json:"id,omitempty"`
-}
-
-func documentOfActor(a audit.Actor) actorDocument {
-	return actorDocument{a.Type, a.ID, a.Credential, a.KeyID, a.ImpersonatedBy}
-}
-
-func documentOfRecord(r *audit.Record) recordDocument {
-	return recordDocument{
-		ID: r.ID, Time: stamp(r.At), Allow: r.Allow, PolicyRevision: r.Revision, Principal: documentOfActor(r.Actor),
-		Action: r.Action, Resource: resourceDocument{r.Resource.Type, r.Resource.ID}, Reasons: r.Reasons,
-		Failure: r.Failure, RequestID: r.RequestID,
-	}
-}
-
 const (
 	defaultPage = 50
 	maxPage     = 500
@@ -78,11 +35,13 @@ func (s *server) decisions(c *call) error {
 		return err
 	}
 	page := struct {
-		Decisions []recordDocument `json:"decisions"`
+		Decisions []audit.Document `json:"decisions"`
 		Next      *string          `json:"next"` // before of the next page; null: this is the last
-	}{Decisions: make([]recordDocument, len(records))}
+	}{Decisions: make([]audit.Document, len(records))}
 	for i := range records {
-		page.Decisions[i] = documentOfRecord(&records[i])
+		// What the policy saw is told with one decision only.
+		page.Decisions[i] = records[i].Document()
+		page.Decisions[i].Input, page.Decisions[i].NDBuiltinCache = nil, nil
 	}
 	if len(records) == q.Limit {
 		page.Next = &records[len(records)-1].ID
@@ -100,19 +59,17 @@ func (s *server) decision(c *call) error {
 	if err != nil {
 		return err
 	}
-	out := documentOfRecord(&record)
-	out.Input, out.Masked = record.Input, record.Masked
-	return answer(c.w, http.StatusOK, out)
+	return answer(c.w, http.StatusOK, record.Document())
 }
 
 type eventDocument struct {
-	ID         string           `json:"id"`
-	Time       stamp            `json:"time"`
-	Kind       string           `json:"kind"`
-	Principal  actorDocument    `json:"principal"`
-	Target     resourceDocument `json:"target"`
-	DecisionID string           `json:"decisionId,omitempty"`
-	Details    map[string]any   `json:"details,omitempty"`
+	ID         string                 `json:"id"`
+	Time       stamp                  `json:"time"`
+	Kind       string                 `json:"kind"`
+	Principal  audit.ActorDocument    `json:"principal"`
+	Target     audit.ResourceDocument `json:"target"`
+	DecisionID string                 `json:"decisionId,omitempty"`
+	Details    map[string]any         `json:"details,omitempty"`
 }
 
 // events lists what was changed, newest first.
@@ -131,7 +88,7 @@ func (s *server) events(c *call) error {
 	}
 	out := make([]eventDocument, len(events))
 	for i, e := range events {
-		out[i] = eventDocument{e.ID, stamp(e.At), e.Kind, documentOfActor(e.Actor), resourceDocument{e.TargetType, e.TargetID}, e.DecisionID, e.Details}
+		out[i] = eventDocument{e.ID, stamp(e.At), e.Kind, audit.ActorDocument(e.Actor), audit.ResourceDocument{Type: e.TargetType, ID: e.TargetID}, e.DecisionID, e.Details}
 	}
 	return answer(c.w, http.StatusOK, struct {
 		Events []eventDocument `json:"events"`

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/policies"
 )
@@ -78,7 +79,7 @@ type publicationDocument struct {
 	PolicyRevision string         `json:"policyRevision"`
 	Parent         *string        `json:"parent"`
 	At             stamp          `json:"at"`
-	By             actorDocument  `json:"by"`
+	By             audit.ActorDocument  `json:"by"`
 	Note           string         `json:"note"`
 	Tests          testedDocument `json:"tests"`
 }
@@ -86,7 +87,7 @@ type publicationDocument struct {
 func documentOfPublication(p policies.Publication) publicationDocument {
 	d := publicationDocument{
 		Sequence: p.Sequence, Revision: p.Revision, PolicyRevision: p.PolicyRevision, At: stamp(p.At),
-		By: documentOfActor(p.By), Note: p.Note, Tests: testedDocument(p.Tests),
+		By: audit.ActorDocument(p.By), Note: p.Note, Tests: testedDocument(p.Tests),
 	}
 	if p.Parent != "" {
 		d.Parent = &p.Parent

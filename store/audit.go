@@ -44,6 +44,10 @@ type recordRow struct {
 	Allow    bool    `bun:"allow"`
 	Revision string  `bun:"revision"`
 	actorRow
+	DataRevision       int64   `bun:"dataRevision"`
+	AssertedByType     string  `bun:"assertedByType"`
+	AssertedByID       string  `bun:"assertedById"`
+	AssertedByKeyID    string  `bun:"assertedByKeyId"`
 	Action             string  `bun:"action"`
 	ResourceType       string  `bun:"resourceType"`
 	ResourceID         string  `bun:"resourceId"`
@@ -53,7 +57,11 @@ type recordRow struct {
 	Codes              string  `bun:"codes"` // of the reasons, each between two bars
 	Failure            string  `bun:"failure"`
 	RequestID          string  `bun:"requestId"`
+	Context            *string `bun:"context"`
+	NDBuiltinCache     *string `bun:"ndBuiltinCache"`
+	Erased             *string `bun:"erased"`
 	Masked             *string `bun:"masked"`
+	MaskFailure        string  `bun:"maskFailure"`
 }
 
 // stamped gives ev an id and a time if it has none.
@@ -162,7 +170,8 @@ func newRecordRow(r audit.Record) (*recordRow, error) {
 	row := &recordRow{
 		ID: r.ID, At: newInstant(r.At), Allow: r.Allow, Revision: r.Revision, actorRow: actorRow(r.Actor),
 		Action: storable(r.Action), ResourceType: storable(r.Resource.Type), ResourceID: storable(r.Resource.ID),
-		Failure: storable(r.Failure), RequestID: storable(r.RequestID),
+		Failure: storable(r.Failure), RequestID: storable(r.RequestID), DataRevision: r.DataRevision, MaskFailure: storable(r.MaskFailure),
+		AssertedByType: storable(r.AssertedBy.Type), AssertedByID: storable(r.AssertedBy.ID), AssertedByKeyID: storable(r.AssertedBy.KeyID),
 	}
 	row.actorRow.Type, row.actorRow.ID = storable(r.Actor.Type), storable(r.Actor.ID)
 	var codes strings.Builder
@@ -170,11 +179,14 @@ func newRecordRow(r audit.Record) (*recordRow, error) {
 		codes.WriteString("|" + reason.Code + "|")
 	}
 	row.Codes = storable(codes.String())
-	var errs [4]error
+	var errs [7]error
 	row.ResourceProperties, errs[0] = encode(r.Resource.Properties)
 	row.Input, errs[1] = encode(r.Input)
 	row.Reasons, errs[2] = encode(r.Reasons)
 	row.Masked, errs[3] = encode(r.Masked)
+	row.Context, errs[4] = encode(r.Context)
+	row.NDBuiltinCache, errs[5] = encode(r.NDBuiltinCache)
+	row.Erased, errs[6] = encode(r.Erased)
 	return row, errors.Join(errs[:]...)
 }
 
@@ -187,12 +199,16 @@ func (r *recordRow) record() (audit.Record, error) {
 	rec := audit.Record{
 		ID: r.ID, At: r.At.Time, Allow: r.Allow, Revision: r.Revision, Actor: audit.Actor(r.actorRow),
 		Action: r.Action, Resource: authz.Resource{Type: r.ResourceType, ID: r.ResourceID},
-		Failure: r.Failure, RequestID: r.RequestID,
+		Failure: r.Failure, RequestID: r.RequestID, DataRevision: r.DataRevision, MaskFailure: r.MaskFailure,
+		AssertedBy: audit.Asserter{Type: r.AssertedByType, ID: r.AssertedByID, KeyID: r.AssertedByKeyID},
 	}
 	err := errors.Join(
 		decode(r.ResourceProperties, &rec.Resource.Properties),
 		decode(r.Input, &rec.Input),
 		decode(r.Reasons, &rec.Reasons),
+		decode(r.Context, &rec.Context),
+		decode(r.NDBuiltinCache, &rec.NDBuiltinCache),
+		decode(r.Erased, &rec.Erased),
 		decode(r.Masked, &rec.Masked),
 	)
 	if err != nil {
@@ -221,41 +237,107 @@ func (db *DB) recordRow(ctx context.Context, id string) (*recordRow, error) {
 	return &rows[0], nil
 }
 
-// Records implements [audit.Store]. Since is included, Until is not. A Before
-// that is unknown is [audit.ErrNotFound].
+// Records implements [audit.Store].
 func (db *DB) Records(ctx context.Context, q audit.Query) ([]audit.Record, error) {
+	q.Limit = int(recordLimit(q.Limit))
+	p, err := db.recordPages(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return p.next(ctx)
+}
+
+// EachRecord implements [audit.Store].
+func (db *DB) EachRecord(ctx context.Context, q audit.Query, f func(audit.Record) error) error {
+	left := q.Limit
+	q.OldestFirst = true
+	p, err := db.recordPages(ctx, q)
+	if err != nil {
+		return err
+	}
+	for {
+		p.limit = batchOfRecords
+		if q.Limit > 0 {
+			p.limit = min(p.limit, left)
+		}
+		recs, err := p.next(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range recs {
+			if err := f(r); err != nil {
+				return err
+			}
+		}
+		if left -= len(recs); len(recs) < p.limit || q.Limit > 0 && left <= 0 {
+			return nil
+		}
+	}
+}
+
+const batchOfRecords = 500
+
+// recordPages reads what a query selects, page after page. Pages are told apart
+// by the row at their end, so that it may be deleted meanwhile.
+type recordPages struct {
+	db     *DB
+	q      audit.Query
+	limit  int
+	before *recordRow // the page ends before it
+	after  *recordRow // the page begins after it
+}
+
+func (db *DB) recordPages(ctx context.Context, q audit.Query) (p *recordPages, err error) {
+	p = &recordPages{db: db, q: q, limit: q.Limit}
+	if q.Before != "" {
+		if p.before, err = db.recordRow(ctx, q.Before); err != nil {
+			return nil, err
+		}
+	}
+	if q.After != "" {
+		if p.after, err = db.recordRow(ctx, q.After); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (p *recordPages) next(ctx context.Context) ([]audit.Record, error) {
 	var rows []recordRow
-	sel := db.reader.NewSelect().Model(&rows)
+	sel := p.db.reader.NewSelect().Model(&rows)
 	for _, c := range []struct{ column, value string }{
-		{"actorId", q.PrincipalID}, {"actorKeyId", q.KeyID}, {"action", q.Action},
-		{"resourceType", q.ResourceType}, {"resourceId", q.ResourceID}, {"revision", q.Revision},
+		{"actorId", p.q.PrincipalID}, {"actorKeyId", p.q.KeyID}, {"assertedById", p.q.AssertedBy}, {"action", p.q.Action},
+		{"resourceType", p.q.ResourceType}, {"resourceId", p.q.ResourceID}, {"revision", p.q.Revision},
 	} {
 		if c.value != "" {
 			sel = sel.Where("? = ?", bun.Ident("d."+c.column), c.value)
 		}
 	}
-	if q.Allow != nil {
-		sel = sel.Where(`"allow" = ?`, *q.Allow)
+	if p.q.Allow != nil {
+		sel = sel.Where(`"allow" = ?`, *p.q.Allow)
 	}
-	if q.Code != "" {
+	if p.q.Code != "" {
 		// Unlike LIKE, exact and without wildcards on both databases.
-		sel = sel.Where(`replace("codes", ?, '') <> "codes"`, "|"+q.Code+"|")
+		sel = sel.Where(`replace("codes", ?, '') <> "codes"`, "|"+p.q.Code+"|")
 	}
-	if !q.Since.IsZero() {
-		sel = sel.Where(`"at" >= ?`, newInstant(q.Since))
+	if !p.q.Since.IsZero() {
+		sel = sel.Where(`"at" >= ?`, newInstant(p.q.Since))
 	}
-	if !q.Until.IsZero() {
-		sel = sel.Where(`"at" < ?`, newInstant(q.Until))
+	if !p.q.Until.IsZero() {
+		sel = sel.Where(`"at" < ?`, newInstant(p.q.Until))
 	}
-	if q.Before != "" {
-		last, err := db.recordRow(ctx, q.Before)
-		if err != nil {
-			return nil, err
-		}
-		sel = sel.Where(`("at", "id") < (?, ?)`, last.At, last.ID)
+	if p.before != nil {
+		sel = sel.Where(`("at", "id") < (?, ?)`, p.before.At, p.before.ID)
 	}
-	if err := sel.OrderExpr(`"at" DESC, "id" DESC`).Limit(recordLimit(q.Limit)).Scan(ctx); err != nil {
-		return nil, db.fail("read records", err)
+	if p.after != nil {
+		sel = sel.Where(`("at", "id") > (?, ?)`, p.after.At, p.after.ID)
+	}
+	order := `"at" DESC, "id" DESC`
+	if p.q.OldestFirst {
+		order = `"at", "id"`
+	}
+	if err := sel.OrderExpr(order).Limit(int64(p.limit)).Scan(ctx); err != nil {
+		return nil, p.db.fail("read records", err)
 	}
 	recs := make([]audit.Record, len(rows))
 	for i := range rows {
@@ -263,6 +345,9 @@ func (db *DB) Records(ctx context.Context, q audit.Query) ([]audit.Record, error
 		if recs[i], err = rows[i].record(); err != nil {
 			return nil, err
 		}
+	}
+	if len(rows) > 0 && p.q.OldestFirst {
+		p.after = &rows[len(rows)-1]
 	}
 	return recs, nil
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -55,7 +56,10 @@ func TestRecordIsReadAsItWasWritten(t *testing.T) {
 			// An integer beyond what a float holds: a replay needs all digits.
 			Input:   map[string]any{"n": json.Number("12345678901234567890"), "s": "it's"},
 			Reasons: []authz.Reason{{Code: "role", Message: "m", Permission: "p", Details: map[string]any{"a": "b"}}},
-			Failure: "f", RequestID: "q", Masked: []string{"/input/x"},
+			Failure: "f", RequestID: "q", DataRevision: 1 << 40, Context: map[string]any{"c": "d"},
+			AssertedBy:     audit.Asserter{Type: "service_account", ID: "s", KeyID: "k2"},
+			NDBuiltinCache: map[string]any{"rand.intn": map[string]any{`["a",2]`: json.Number("1")}},
+			Erased:         []string{"/input/x"}, Masked: []string{"/input/y"}, MaskFailure: "a.rego:1",
 		}
 		must(t, db.WriteRecords(ctx, []audit.Record{full, record("r2", base)}))
 		got, err := db.Record(ctx, "r1")
@@ -138,6 +142,7 @@ func TestRecordQueriesRestrictByWhatIsSet(t *testing.T) {
 	eachDialect(t, func(t *testing.T, db *DB) {
 		ctx := t.Context()
 		a, b := record("a", base), record("b", base.Add(time.Second))
+		a.AssertedBy.ID = "s1"
 		a.Allow, a.Actor.KeyID, a.Resource.ID, a.Revision = true, "k1", "d1", "one"
 		b.Actor.ID, b.Action, b.Resource.Type, b.Revision = "u2", "write", "folder", "two"
 		b.Reasons = []authz.Reason{{Code: "role_missing"}, {Code: "other"}}
@@ -149,6 +154,9 @@ func TestRecordQueriesRestrictByWhatIsSet(t *testing.T) {
 			"all":            {audit.Query{}, "ba"},
 			"principal":      {audit.Query{PrincipalID: "u2"}, "b"},
 			"key":            {audit.Query{KeyID: "k1"}, "a"},
+			"asserter":       {audit.Query{AssertedBy: "s1"}, "a"},
+			"after":          {audit.Query{After: "a"}, "b"},
+			"oldest first":   {audit.Query{OldestFirst: true}, "ab"},
 			"action":         {audit.Query{Action: "write"}, "b"},
 			"resource type":  {audit.Query{ResourceType: "document"}, "a"},
 			"resource":       {audit.Query{ResourceType: "document", ResourceID: "d1"}, "a"},
@@ -178,6 +186,49 @@ func TestRecordQueriesRestrictByWhatIsSet(t *testing.T) {
 		must(t, err)
 		if _, err := db.Record(ctx, "b"); err != nil || n != 1 {
 			t.Errorf("deleted %d, the newer one: %v", n, err)
+		}
+	})
+}
+
+func TestEachRecordIsToldOnceAndTheOldestFirst(t *testing.T) {
+	eachDialect(t, func(t *testing.T, db *DB) {
+		ctx := t.Context()
+		var all []audit.Record
+		for i := range 1234 {
+			all = append(all, record(fmt.Sprintf("r%04d", i), base.Add(time.Duration(i/7)*time.Millisecond)))
+		}
+		must(t, db.WriteRecords(ctx, all))
+		for _, c := range []struct {
+			q    audit.Query
+			want []audit.Record
+		}{
+			{audit.Query{}, all},
+			{audit.Query{Limit: 700}, all[:700]},
+			{audit.Query{Limit: 500}, all[:500]},
+			{audit.Query{After: "r0009", Before: "r1200"}, all[10:1200]},
+			{audit.Query{Since: base.Add(time.Millisecond), Until: base.Add(2 * time.Millisecond)}, all[7:14]},
+			{audit.Query{PrincipalID: "nobody"}, nil},
+		} {
+			var got []audit.Record
+			must(t, db.EachRecord(ctx, c.q, func(r audit.Record) error {
+				got = append(got, r)
+				if len(got) == 500 {
+					// Retention may take what a page ended with.
+					_, err := db.DeleteRecords(ctx, base)
+					return err
+				}
+				return nil
+			}))
+			diff(t, fmt.Sprintf("%+v", c.q), got, c.want)
+		}
+		enough := errors.New("enough")
+		if err := db.EachRecord(ctx, audit.Query{}, func(audit.Record) error { return enough }); !errors.Is(err, enough) {
+			t.Errorf("got %v, want the error of the function", err)
+		}
+		for _, q := range []audit.Query{{Before: "unknown"}, {After: "unknown"}} {
+			if err := db.EachRecord(ctx, q, nil); !errors.Is(err, audit.ErrNotFound) {
+				t.Errorf("%+v: got %v, want %v", q, err, audit.ErrNotFound)
+			}
 		}
 	})
 }

@@ -280,7 +280,22 @@ var steps = []struct {
 		}
 		return d.entityTexts(ctx, tx)
 	}},
-	{"0007_policies", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
+	{"0007_decision_log", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
+		for _, c := range []string{
+			`"dataRevision" bigint NOT NULL DEFAULT 0`,
+			`"assertedByType" text NOT NULL DEFAULT ''`, `"assertedById" text NOT NULL DEFAULT ''`, `"assertedByKeyId" text NOT NULL DEFAULT ''`,
+			`"context" text`, `"ndBuiltinCache" text`, `"erased" text`, `"maskFailure" text NOT NULL DEFAULT ''`,
+		} {
+			if _, err := tx.NewRaw(`ALTER TABLE "ostiary_decision" ADD COLUMN ` + c).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		return createIndexes(ctx, tx, table{name: "ostiary_decision", indexes: []index{
+			{name: "ostiary_decision_actorKeyId_idx", on: `"actorKeyId", "at"`},
+			{name: "ostiary_decision_resource_idx", on: `"resourceType", "resourceId", "at"`},
+		}})
+	}},
+	{"0008_policies", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
 		if err := create(ctx, tx, d, of, table{name: "ostiary_policy_revision", columns: []columnDef{
 			{name: "revision", def: "text NOT NULL PRIMARY KEY"},
 			{name: "files", def: "text NOT NULL"},
