@@ -207,7 +207,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 func (i *Ostiary) openPolicies(ctx context.Context, o Options) (*policies.Library, error) {
 	p := policies.Options{
 		Engine: i.engine, FS: o.Policies, Dir: o.PoliciesDir, MinCoverage: o.MinCoverage,
-		Settings: settings(o), Log: o.Log, Clock: o.Clock,
+		Settings: o.PolicySettings(), Log: o.Log, Clock: o.Clock,
 		// What was concluded under other rules is not remembered.
 		Swapped: func(string) {
 			if i.authn != nil {
@@ -300,8 +300,8 @@ func (i *Ostiary) Close() error {
 	return i.closeErr
 }
 
-// settings are what the configuration says to policies.
-func settings(o Options) map[string]any {
+// PolicySettings are what the options say to policies, as data.settings.
+func (o Options) PolicySettings() map[string]any {
 	s := map[string]any{"sign_up": !o.Authn.SignUpDisabled}
 	if len(o.Authn.AdminIDs) > 0 {
 		s["admin_user_ids"] = authz.Texts(o.Authn.AdminIDs)

@@ -74,14 +74,14 @@ type testedDocument struct {
 }
 
 type publicationDocument struct {
-	Sequence       int64          `json:"sequence"`
-	Revision       string         `json:"revision"`
-	PolicyRevision string         `json:"policyRevision"`
-	Parent         *string        `json:"parent"`
-	At             stamp          `json:"at"`
-	By             audit.ActorDocument  `json:"by"`
-	Note           string         `json:"note"`
-	Tests          testedDocument `json:"tests"`
+	Sequence       int64               `json:"sequence"`
+	Revision       string              `json:"revision"`
+	PolicyRevision string              `json:"policyRevision"`
+	Parent         *string             `json:"parent"`
+	At             stamp               `json:"at"`
+	By             audit.ActorDocument `json:"by"`
+	Note           string              `json:"note"`
+	Tests          testedDocument      `json:"tests"`
 }
 
 func documentOfPublication(p policies.Publication) publicationDocument {

@@ -25,7 +25,8 @@ wrongly or cannot read what it is about.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: group,
 	}
-	cmd.AddCommand(policyInit(), policyCheck(), policyFmt(), policyTest(), policySchemas())
+	cmd.AddCommand(policyInit(), policyCheck(), policyFmt(), policyTest(), policySchemas(),
+		policyPublish(), policyRollback(), policyHistory(), policyShow(), policyReplay())
 	return cmd
 }
 
