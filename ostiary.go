@@ -63,7 +63,7 @@ type Options struct {
 	Settings    map[string]any // wins over data.settings of the bundles
 
 	Authn            authn.Options     // Clock and Log are set from below
-	Directory        directory.Options // Clock, Actions and what is remembered are set from here
+	Directory        directory.Options // Clock, Log, Actions and what is remembered are set from here
 	Audit            audit.Options
 	DecisionDeadline time.Duration // default 1s
 	// DecisionRetention is how long decision records are kept; zero is for ever.
@@ -160,6 +160,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 		mistakes = append(mistakes, failed)
 	}
 	if i.authn != nil {
+		o.Directory.Log = o.Log
 		o.Directory.Clock, o.Directory.CacheSize, o.Directory.CacheTTL = o.Clock, o.Authn.CacheSize, o.Authn.CacheTTL
 		o.Directory.Actions = func(resourceType string) []string { return i.library.Bundle().Actions(resourceType) }
 		if i.directory, failed = directory.New(o.Directory, i.db, i.engine, i.authn); failed != nil {
@@ -186,6 +187,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	i.feed = newFeed(i.db, o.Lease, o.Clock, o.Log, i.authn, i.directory, i.library)
 	i.metrics.Audit(i.log.Lost, i.log.Waiting)
 	i.metrics.Cache(i.authn.CacheStats)
+	i.metrics.Search(i.directory.Rechecks)
 	if i.handler, err = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Directory: i.directory, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
 		Ready: i.Ready, AtLeast: i.reach, Feed: i.feed.state, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, AuthZEN: o.AuthZEN, OPA: o.OPA, Gate: i.gate, Origins: o.Origins,

@@ -352,9 +352,16 @@ type KeyQuery struct {
 	SortBy         string // a member of the wire's key object; *InvalidError if unknown
 	SortDescending bool
 	Limit, Offset  int // Limit negative: 100
+	// Where, if set, is a condition on keys besides; see KeyFields.
+	Where *authz.Condition
 }
 
-// Keys: apiKey:read.
+// KeyFields are the fields of keys, as policies see them, that a condition can be
+// about.
+var KeyFields = authz.Fields{"id": authz.AlwaysText, "properties.name": authz.TextOrNull}
+
+// Keys: apiKey:read. Those that the policy denies to read are left out, and do not
+// count.
 func (s *Service) Keys(ctx context.Context, caller Principal, q KeyQuery) ([]APIKey, int, error) {
 	if q.OwnerID == "" {
 		me, err := caller.person()
@@ -370,7 +377,17 @@ func (s *Service) Keys(ctx context.Context, caller Principal, q KeyQuery) ([]API
 	if q.Limit < 0 {
 		q.Limit = 100
 	}
-	keys, total, err := s.store.Keys(ctx, q)
+	r.Known = true
+	keys, total, err := listed(ctx, s, caller, "read", r, KeyFields, page[APIKey]{
+		offset: q.Offset, limit: q.Limit,
+		read: func(where *authz.Condition, offset, limit int) ([]APIKey, int, error) {
+			q.Where, q.Offset, q.Limit = where, offset, limit
+			return s.store.Keys(ctx, q)
+		},
+		resource: func(k *APIKey) authz.Resource {
+			return authz.Resource{Type: "apiKey", ID: k.ID, Known: true, Properties: keyFacts(k)}
+		},
+	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("list keys: %w", err)
 	}

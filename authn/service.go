@@ -17,6 +17,8 @@ type Engine interface {
 	authz.Decider
 	// Permissions: see authz.Engine.Permissions.
 	Permissions(ctx context.Context, s *authz.Subject) (authz.Permissions, error)
+	// Judge: see authz.Engine.Judge.
+	Judge() authz.Judge
 }
 
 // Service knows who is calling and manages users, sessions and keys.

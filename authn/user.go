@@ -399,6 +399,8 @@ type UserQuery struct {
 	SortBy                                   string // empty: insertion order
 	SortDescending                           bool
 	Limit, Offset                            int // Limit 0 is 100
+	// Where, if set, is a condition on users besides; see UserFields.
+	Where *authz.Condition
 }
 
 // UserFilter compares a field. Operators: eq ne lt lte gt gte in not_in
@@ -408,7 +410,8 @@ type UserFilter struct {
 	Values          []string
 }
 
-// Users: user:list.
+// Users: user:list. Those whom the policy denies to list are left out, and do not
+// count.
 func (s *Service) Users(ctx context.Context, caller Principal, q UserQuery) ([]User, int, error) {
 	if _, err := s.permit(ctx, caller, "list", authz.Resource{Type: "user"}); err != nil {
 		return nil, 0, err
@@ -416,11 +419,26 @@ func (s *Service) Users(ctx context.Context, caller Principal, q UserQuery) ([]U
 	if q.Limit == 0 {
 		q.Limit = 100
 	}
-	users, total, err := s.store.Users(ctx, q)
+	r := authz.Resource{Type: "user", Known: true, Properties: map[string]any{"lastAdmin": false}}
+	users, total, err := listed(ctx, s, caller, "list", r, UserFields, page[User]{
+		offset: q.Offset, limit: q.Limit,
+		read: func(where *authz.Condition, offset, limit int) ([]User, int, error) {
+			q.Where, q.Offset, q.Limit = where, offset, limit
+			return s.store.Users(ctx, q)
+		},
+		resource: s.userResource,
+	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("list users: %w", err)
 	}
 	return users, total, nil
+}
+
+// UserFields are the fields of users, as policies see them, that a condition can be
+// about.
+var UserFields = authz.Fields{
+	"id": authz.AlwaysText, "properties.owner": authz.AlwaysText, "properties.email": authz.AlwaysText,
+	"properties.role": authz.TextOrNull, "properties.username": authz.TextOrNull, "properties.serviceAccount": authz.Boolean,
 }
 
 // User: user:get. ErrUserNotFound.

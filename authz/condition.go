@@ -39,6 +39,26 @@ var opNames = [...]string{"never", "always", "and", "or", "not", "defined", "is_
 
 func (o Op) String() string { return opNames[o] }
 
+// Holds reports whether a comparison holds between two values of which the first is
+// less (order < 0), equal (0) or greater.
+func (o Op) Holds(order int) bool {
+	switch o {
+	case Eq:
+		return order == 0
+	case Ne:
+		return order != 0
+	case Lt:
+		return order < 0
+	case Lte:
+		return order <= 0
+	case Gt:
+		return order > 0
+	case Gte:
+		return order >= 0
+	}
+	return false
+}
+
 // Condition says of which things something holds. The zero Condition holds of none.
 type Condition struct {
 	Op    Op

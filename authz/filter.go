@@ -48,6 +48,9 @@ const (
 	Boolean                  // true or false, or absent
 	// AlwaysText is text that is never absent.
 	AlwaysText
+	// TextOrNull is text or null, and never absent. A condition that it is
+	// Defined holds of text.
+	TextOrNull
 )
 
 // maxConditions bounds how large a filter may become.
@@ -351,7 +354,7 @@ func (t *translator) present(args []*ast.Term) trilean {
 
 func (t *translator) comparison(op Op, a, b *ast.Term, uses map[ast.Var]int) trilean {
 	if ground(a) && ground(b) {
-		return saidIf(holds(op, a.Value.Compare(b.Value)))
+		return saidIf(op.Holds(a.Value.Compare(b.Value)))
 	}
 	if ground(a) || isVar(a) {
 		a, b, op = b, a, mirrored[op]
@@ -397,7 +400,7 @@ var countRef = ast.Ref{ast.VarTerm("count")}
 // compareRules compares what rules that were left over say with a constant.
 func (t *translator) compareRules(op Op, name string, rules []*ast.Rule, v ast.Value) trilean {
 	if !multi(rules) {
-		return t.valued(name, rules, func(w ast.Value) bool { return holds(op, w.Compare(v)) })
+		return t.valued(name, rules, func(w ast.Value) bool { return op.Holds(w.Compare(v)) })
 	}
 	if op != Eq && op != Ne {
 		return t.unsaid()
@@ -546,7 +549,7 @@ func (t *translator) defined(f Field) trilean {
 	if v, known := t.constant(f); known {
 		return saidIf(v != nil)
 	}
-	if t.kind(f) == AlwaysText {
+	if k := t.kind(f); k == AlwaysText || k == TextOrNull {
 		return said(always)
 	}
 	return said(Condition{Op: Defined, Field: f})
@@ -560,8 +563,8 @@ func (t *translator) isText(f Field) trilean {
 	switch t.kind(f) {
 	case AlwaysText:
 		return said(always)
-	case Text:
-		return t.defined(f)
+	case Text, TextOrNull:
+		return said(Condition{Op: Defined, Field: f})
 	case AnyJSON:
 		return said(Condition{Op: IsText, Field: f})
 	}
@@ -596,12 +599,26 @@ func rank(v ast.Value) int {
 
 func (t *translator) compare(op Op, f Field, v ast.Value) trilean {
 	if c, known := t.constant(f); known {
-		return saidIf(c != nil && holds(op, c.Compare(v)))
+		return saidIf(c != nil && op.Holds(c.Compare(v)))
 	}
 	kind := t.kind(f)
+	if kind == TextOrNull {
+		text := said(never)
+		switch s, ok := v.(ast.String); {
+		case ok:
+			text = said(Condition{Op: op, Field: f, Value: string(s)})
+		case op.Holds(rankText - rank(v)):
+			text = said(Condition{Op: Defined, Field: f})
+		}
+		null := negated(said(Condition{Op: Defined, Field: f}))
+		if !op.Holds(rankNull - rank(v)) {
+			null = said(never)
+		}
+		return anyOf([]trilean{text, null})
+	}
 	if typed, ok := map[FieldKind]int{Text: rankText, AlwaysText: rankText, Number: rankNumber, Boolean: rankBoolean}[kind]; ok {
 		if r := rank(v); r != typed {
-			if holds(op, typed-r) {
+			if op.Holds(typed - r) {
 				return t.defined(f)
 			}
 			return said(never)
@@ -637,7 +654,7 @@ func (t *translator) compareFields(op Op, f, g Field) trilean {
 	switch {
 	case a == b && a != AnyJSON, a == AnyJSON && b == Text, a == Text && b == AnyJSON:
 		return said(Condition{Op: op, Field: f, Other: g})
-	case a == AnyJSON || b == AnyJSON:
+	case a == AnyJSON || b == AnyJSON || a == TextOrNull || b == TextOrNull:
 		return t.unsaid()
 	case op == Eq:
 		return said(never) // of two types
@@ -669,18 +686,26 @@ func (t *translator) has(f Field, v ast.Value) trilean {
 
 // text is a search in a text. In anything else it fails, and with it the decision.
 func (t *translator) text(op Op, f Field, s string) trilean {
-	is := t.isText(f)
-	there := t.defined(f)
-	wrong := all(there.maybe, negate(is.sure))
-	t.clean = append(t.clean, negate(wrong))
-	var matches Condition
+	matches := Condition{Op: op, Field: f, Value: s}
+	there := Condition{Op: Defined, Field: f}
+	var wrong Condition
 	if v, known := t.constant(f); known {
-		text, _ := v.(ast.String)
-		matches = saidIf(searchText(op, string(text), s)).sure
+		text, ok := v.(ast.String)
+		matches, wrong = saidIf(ok && searchText(op, string(text), s)).sure, saidIf(v != nil && !ok).sure
 	} else {
-		matches = Condition{Op: op, Field: f, Value: s}
+		switch t.kind(f) {
+		case Text, AlwaysText:
+			wrong = never
+		case TextOrNull:
+			wrong = negate(there)
+		case AnyJSON:
+			wrong = all(there, negate(Condition{Op: IsText, Field: f}))
+		default:
+			matches, wrong = never, there
+		}
 	}
-	sure := all(is.sure, matches)
+	t.clean = append(t.clean, negate(wrong))
+	sure := all(t.isText(f).sure, matches)
 	return trilean{sure, anyHolds(sure, wrong)}
 }
 
@@ -689,24 +714,6 @@ func saidIf(b bool) trilean {
 		return said(always)
 	}
 	return said(never)
-}
-
-func holds(op Op, order int) bool {
-	switch op {
-	case Eq:
-		return order == 0
-	case Ne:
-		return order != 0
-	case Lt:
-		return order < 0
-	case Lte:
-		return order <= 0
-	case Gt:
-		return order > 0
-	case Gte:
-		return order >= 0
-	}
-	return false
 }
 
 func multi(rules []*ast.Rule) bool {

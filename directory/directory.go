@@ -32,6 +32,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/ostiary/ostiary/audit"
@@ -85,13 +86,10 @@ type Options struct {
 	// for at most so long. Then it answers with what it has found.
 	SearchCandidates int           // default 10,000
 	SearchTime       time.Duration // default 5s
-	// SearchRecheck is how many of the results that a filter is sure of are
+	// SearchRecheck says which of the results that a filter is sure of are
 	// judged all the same: one in so many. Default 1,000; 1: all; negative: none.
 	SearchRecheck int
-	// Rechecked, if set, is told of each of these whether filter and decision
-	// agree. If not, the result is left out.
-	Rechecked func(agree bool)
-	Log       *slog.Logger // default discards
+	Log           *slog.Logger // default discards
 }
 
 // Service keeps entities, asserts subjects and searches. Its methods are safe
@@ -102,6 +100,15 @@ type Service struct {
 	engine *authz.Engine
 	users  *authn.Service
 	cache  *cache
+
+	rechecked, disagreed atomic.Uint64
+}
+
+// Rechecks reports how many results that a filter was sure of were judged all the
+// same, and how many of these the policy denied: they are left out, and each is an
+// error in the log.
+func (s *Service) Rechecks() (checked, disagreed uint64) {
+	return s.rechecked.Load(), s.disagreed.Load()
 }
 
 // New returns a Service over store that asks engine, and users about users.
@@ -131,9 +138,6 @@ func New(o Options, store Store, engine *authz.Engine, users *authn.Service) (*S
 	o.SearchCandidates = cmp.Or(o.SearchCandidates, 10_000)
 	o.SearchTime = cmp.Or(o.SearchTime, 5*time.Second)
 	o.SearchRecheck = cmp.Or(o.SearchRecheck, 1000)
-	if o.Rechecked == nil {
-		o.Rechecked = func(bool) {}
-	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

@@ -176,9 +176,10 @@ func (s *Service) search(ctx context.Context, judge authz.Judge, typ string, acc
 					return Found{}, err
 				}
 				if c.told {
-					s.o.Rechecked(ok)
+					s.rechecked.Add(1)
 				}
 				if c.told && !ok {
+					s.disagreed.Add(1)
 					s.o.Log.ErrorContext(ctx, "a filter selects what the policy denies", "type", typ, "action", q.Action.Name, "revision", found.Revision, "filter", filter.Sure.String())
 				}
 			}

@@ -88,6 +88,14 @@ func (m *Metrics) Cache(stats func() (hits, misses uint64)) {
 		func() uint64 { _, misses := stats(); return misses })
 }
 
+// Search shows how often the results of filters were compared with decisions.
+func (m *Metrics) Search(rechecks func() (checked, disagreed uint64)) {
+	m.counter("ostiary_search_rechecks_total", "Results of searches that were found by a filter and decided about as well.",
+		func() uint64 { checked, _ := rechecks(); return checked })
+	m.counter("ostiary_search_disagreements_total", "Those of them that the policy denies: left out, and to be looked into.",
+		func() uint64 { _, disagreed := rechecks(); return disagreed })
+}
+
 func (m *Metrics) counter(name, help string, f func() uint64) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(f()) }))
 }

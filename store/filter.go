@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/uptrace/bun"
+	bundialect "github.com/uptrace/bun/dialect"
+
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
 )
@@ -151,7 +154,7 @@ func (s *sqlText) booleans(c authz.Condition, column string) {
 	want, _ := c.Value.(bool)
 	var cases []string
 	for text, b := range map[string]bool{"FALSE": false, "TRUE": true} {
-		if holds(c.Op, order(b, want)) {
+		if c.Op.Holds(order(b, want)) {
 			cases = append(cases, column+" = "+text)
 		}
 	}
@@ -170,22 +173,6 @@ func order(a, b bool) int {
 		return -1
 	}
 	return 1
-}
-
-func holds(op authz.Op, order int) bool {
-	switch op {
-	case authz.Eq:
-		return order == 0
-	case authz.Ne:
-		return order != 0
-	case authz.Lt:
-		return order < 0
-	case authz.Lte:
-		return order <= 0
-	case authz.Gt:
-		return order > 0
-	}
-	return order >= 0
 }
 
 // search looks for value in a text, whose expression has args.
@@ -275,14 +262,14 @@ func (s *sqlText) ordered(c authz.Condition, p place) {
 	}
 	switch typ {
 	case typeNull:
-		if s.add("1 = 0"); holds(c.Op, 0) {
+		if s.add("1 = 0"); c.Op.Holds(0) {
 			s.add(" OR ")
 			s.is(p, s.d.names[typeNull])
 		}
 	case typeBoolean:
 		s.add("1 = 0")
 		for _, b := range []bool{false, true} {
-			if holds(c.Op, order(b, c.Value.(bool))) {
+			if c.Op.Holds(order(b, c.Value.(bool))) {
 				s.add(" OR ")
 				s.d.equals(s, p, b)
 			}
@@ -488,6 +475,24 @@ var columnName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0
 // A column that is NULL is a property that is absent. Text is compared byte by
 // byte, whatever the column's collation.
 func FilterSQL(dialect string, c authz.Condition, columns map[string]string, fields authz.Fields) (query string, args []any, err error) {
+	query, args, err = applicationSQL(dialect, c, columns, fields)
+	if err == nil && dialect == "postgresql" {
+		query = numbered(query)
+	}
+	return query, args, err
+}
+
+// FilterWhere adds what [FilterSQL] says to a query of bun's, in its dialect.
+func FilterWhere(q *bun.SelectQuery, c authz.Condition, columns map[string]string, fields authz.Fields) (*bun.SelectQuery, error) {
+	names := map[bundialect.Name]string{bundialect.PG: "postgresql", bundialect.SQLite: "sqlite", bundialect.MySQL: "mysql"}
+	query, args, err := applicationSQL(names[q.Dialect().Name()], c, columns, fields)
+	if err != nil {
+		return q, err
+	}
+	return q.Where(query, args...), nil
+}
+
+func applicationSQL(dialect string, c authz.Condition, columns map[string]string, fields authz.Fields) (string, []any, error) {
 	d, ok := dialects[dialect]
 	if !ok {
 		return "", nil, &authn.InvalidError{Field: "dialect", Reason: "is none of mysql, postgresql and sqlite"}
@@ -497,11 +502,7 @@ func FilterSQL(dialect string, c authz.Condition, columns map[string]string, fie
 			return "", nil, &authn.InvalidError{Field: "columns", Reason: fmt.Sprintf("%s: a column is named by letters, digits and _, with its table's name and a dot before it or without", field)}
 		}
 	}
-	query, args, err = filterSQL(d, c, applicationColumns(d, columns, fields))
-	if err == nil && d == postgresFilters {
-		query = numbered(query)
-	}
-	return query, args, err
+	return filterSQL(d, c, applicationColumns(d, columns, fields))
 }
 
 func applicationColumns(d *filterDialect, columns map[string]string, fields authz.Fields) func(authz.Field) (place, bool) {

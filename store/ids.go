@@ -33,7 +33,7 @@ const (
 // spelling is how the database writes ids of a kind. Both databases read other
 // spellings as well (" 1", "01", "{A0…}"), and some of what is none as an error.
 var spelling = map[idKind]*regexp.Regexp{
-	idText:    regexp.MustCompile(``),
+	idText:    regexp.MustCompile(`^[^\x00]*$`), // neither database has texts with a NUL
 	idUUID:    regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`),
 	idInteger: regexp.MustCompile(`^(0|[1-9][0-9]{0,17})$`),
 }

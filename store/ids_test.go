@@ -196,7 +196,7 @@ func TestUsersOfAnyKindComeByteByByte(t *testing.T) {
 // An owner that is none, or is spelled otherwise than their id, is nobody.
 func TestKeyOfAnOwnerThatIsNoneHasNone(t *testing.T) {
 	eachKind(t, func(t *testing.T, db *DB, ann authn.User) {
-		for _, owner := range []string{"", "junk", " " + ann.ID, "0" + ann.ID, "+" + ann.ID, strings.ToUpper("a" + ann.ID), "{" + ann.ID + "}", "99999999999999999999", "4711"} {
+		for _, owner := range []string{"", "junk", " " + ann.ID, "0" + ann.ID, "+" + ann.ID, strings.ToUpper("a" + ann.ID), "{" + ann.ID + "}", "99999999999999999999", "4711", ann.ID + "\x00", "\x00"} {
 			execSQL(t, db, fmt.Sprintf(`UPDATE "apikey" SET "referenceId" = '%s' WHERE "key" = 'digest-k1'`, owner))
 			if _, u, _, err := db.KeyByDigest(t.Context(), "digest-k1"); err != nil || u.ID != "" {
 				t.Errorf("of %q: got %q, %v, want nobody", owner, u.ID, err)
@@ -212,7 +212,7 @@ func TestKeyOfAnOwnerThatIsNoneHasNone(t *testing.T) {
 func TestIDsThatNoRowCanHaveAreUnknown(t *testing.T) {
 	eachKind(t, func(t *testing.T, db *DB, ann authn.User) {
 		ctx := t.Context()
-		for _, id := range []string{"", "junk", " " + ann.ID, "0" + ann.ID, "+" + ann.ID, "-" + ann.ID, ann.ID + ".0", "99999999999999999999"} {
+		for _, id := range []string{"", "junk", " " + ann.ID, "0" + ann.ID, "+" + ann.ID, "-" + ann.ID, ann.ID + ".0", "99999999999999999999", ann.ID + "\x00", "\x00"} {
 			if as, err := db.Accounts(ctx, id); err != nil || len(as) > 0 {
 				t.Errorf("Accounts of %q: %v, %v", id, as, err)
 			}

@@ -10,6 +10,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/authz"
 )
 
 // defaultLimit is the length of a page of users or keys when none is asked for.
@@ -189,6 +190,9 @@ func (db *DB) users(ctx context.Context, q authn.UserQuery) ([]authn.User, int, 
 	case limit == 0:
 		limit = defaultLimit
 	}
+	if !storableText(q.SearchValue) || q.Filter != nil && slices.ContainsFunc(q.Filter.Values, func(v string) bool { return !storableText(v) }) {
+		return nil, 0, invalid("value", "has a character that no text here can have")
+	}
 	var rows []userRow
 	sel := db.selectUsers(db.reader, s, &rows)
 	if q.SearchValue != "" {
@@ -214,6 +218,9 @@ func (db *DB) users(ctx context.Context, q authn.UserQuery) ([]authn.User, int, 
 		if sel, err = s.filterUsers(sel, *q.Filter); err != nil {
 			return nil, 0, err
 		}
+	}
+	if sel, err = db.where(sel, q.Where, s.userPlace); err != nil {
+		return nil, 0, err
 	}
 	if q.SortBy != "" {
 		if _, ok := s.userKind(q.SortBy); !ok {
@@ -281,10 +288,16 @@ func (db *DB) keys(ctx context.Context, q authn.KeyQuery) ([]authn.APIKey, int, 
 	if q.SortBy != "" && !slices.Contains(keyFields, q.SortBy) {
 		return nil, 0, invalid("sortBy", "is no field of a key")
 	}
+	if !storableText(q.OwnerID) || !storableText(q.ConfigID) {
+		return []authn.APIKey{}, 0, nil
+	}
 	var rows []keyRow
 	sel := db.selectKeys(db.reader, s, &rows).Where("? = ?", bun.Safe(s.owner()), q.OwnerID)
 	if q.ConfigID != "" {
 		sel = sel.Where(`k."configId" = ?`, q.ConfigID)
+	}
+	if sel, err = db.where(sel, q.Where, s.keyPlace); err != nil {
+		return nil, 0, err
 	}
 	n, err := sel.Count(ctx)
 	if err != nil || limit == 0 {
@@ -300,3 +313,30 @@ func (db *DB) keys(ctx context.Context, q authn.KeyQuery) ([]authn.APIKey, int, 
 	}
 	return ks, int(n), nil
 }
+
+// where adds a condition; nil is none.
+func (db *DB) where(q *bun.SelectQuery, c *authz.Condition, find func(authz.Field) (place, bool)) (*bun.SelectQuery, error) {
+	if c == nil {
+		return q, nil
+	}
+	text, args, err := filterSQL(db.dialect.filters, *c, find)
+	return q.Where(text, args...), err
+}
+
+// userPlace is where [authn.UserFields] are.
+func (s *schema) userPlace(f authz.Field) (place, bool) {
+	column, ok := map[string]string{
+		"id": s.ids.text(`u."id"`), "properties.owner": s.ids.text(`u."id"`), "properties.email": `u."email"`,
+		"properties.role": `u."role"`, "properties.username": `u."username"`, "properties.serviceAccount": `coalesce(ou."serviceAccount", FALSE)`,
+	}[f.String()]
+	return place{column: column, kind: authn.UserFields.Kind(f)}, ok
+}
+
+// keyPlace is where [authn.KeyFields] are.
+func (s *schema) keyPlace(f authz.Field) (place, bool) {
+	column, ok := map[string]string{"id": s.ids.text(`k."id"`), "properties.name": `k."name"`}[f.String()]
+	return place{column: column, kind: authn.KeyFields.Kind(f)}, ok
+}
+
+// storableText reports whether a database can have s: no text there has a NUL.
+func storableText(s string) bool { return !strings.Contains(s, "\x00") }

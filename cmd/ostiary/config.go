@@ -140,6 +140,12 @@ type config struct {
 		Protected []string `key:"protected" help:"properties of subjects that only the store may tell; what a caller asserts of them is ignored"`
 	} `key:"directory"`
 
+	Search struct {
+		Candidates int           `key:"candidates" help:"the most that one page of a search decides about; a page that ends there is continued"`
+		Time       time.Duration `key:"time" help:"the longest that one page of a search takes up candidates"`
+		Recheck    int           `key:"recheck" help:"of the results that the database found by a filter, decide about one in so many all the same; 0 is none"`
+	} `key:"search"`
+
 	Decisions struct {
 		Deadline  time.Duration `key:"deadline" help:"time for one decision; after it the answer is no"`
 		Strict    bool          `key:"strict" help:"deny when a decision cannot be recorded"`
@@ -224,6 +230,9 @@ func defaults() config {
 	c.Limits.Body = 1 << 20
 	c.Limits.Depth = 32
 	c.AuthZEN.MaxEvaluations = 1000
+	c.Search.Candidates = 10_000
+	c.Search.Time = 5 * time.Second
+	c.Search.Recheck = 1000
 	c.Log.Level, c.Log.Format = "info", "text"
 	c.ShutdownGrace = 30 * time.Second
 	return c
@@ -508,6 +517,12 @@ func (c *config) check(where func(key string) string) []error {
 	}
 	if c.AuthZEN.MaxEvaluations == 0 {
 		refuse("authzen.max_evaluations", "must be at least 1")
+	}
+	if c.Search.Candidates == 0 {
+		refuse("search.candidates", "must be at least 1")
+	}
+	if c.Search.Time == 0 {
+		refuse("search.time", "must be more than 0s")
 	}
 	oneOf("cookies.secure", c.Cookies.Secure, "auto", "true", "false")
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")

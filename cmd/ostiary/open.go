@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -141,9 +142,14 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 		Log:               log,
 		Version:           version(),
 		Origins:           origins,
-		Directory:         directory.Options{Protected: c.Directory.Protected},
-		ForwardProxies:    c.ForwardAuth.Proxies,
-		ForwardSecrets:    forwardSecrets,
+		Directory: directory.Options{
+			Protected:        c.Directory.Protected,
+			SearchCandidates: c.Search.Candidates,
+			SearchTime:       c.Search.Time,
+			SearchRecheck:    cmp.Or(c.Search.Recheck, -1), // there, 0 is the default
+		},
+		ForwardProxies: c.ForwardAuth.Proxies,
+		ForwardSecrets: forwardSecrets,
 		Audit: audit.Options{
 			Buffer: c.Decisions.Buffer,
 			Strict: c.Decisions.Strict,
