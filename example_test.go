@@ -11,6 +11,7 @@ import (
 	"github.com/ostiary/ostiary"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/store"
 )
 
 // A route that needs a permission, and a policy of the application's own.
@@ -72,3 +73,42 @@ allow if {
 var owners = map[string]string{"diary": "somebody else"}
 
 func ownerOf(id string) string { return owners[id] }
+
+// The rows of the application's own table that a caller may read, in one query.
+func ExampleOstiary_Filter() {
+	ctx := context.Background()
+	o, err := ostiary.Open(ctx, ostiary.Options{
+		Database: "sqlite::memory:",
+		Policies: fstest.MapFS{"document.rego": {Data: []byte(`package app.document
+
+allow if {
+	input.action.name == "read"
+	input.resource.properties.public
+}
+`)}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer o.Close()
+
+	fields := authz.Fields{"properties.public": authz.Boolean}
+	f, err := o.Filter(ctx, authz.Request{
+		Subject:  authz.Anonymous,
+		Action:   authz.Action{Name: "read"},
+		Resource: authz.Resource{Type: "document"},
+	}, fields)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if !f.Exact() {
+		log.Fatalf("the policy is no filter: %v", f.Unsaid)
+	}
+	where, args, err := store.FilterSQL("postgresql", f.Sure, map[string]string{"properties.public": "d.is_public"}, fields)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("SELECT d.id FROM document AS d WHERE", where, args)
+	// Output:
+	// SELECT d.id FROM document AS d WHERE ("d"."is_public" IS NOT NULL AND NOT (("d"."is_public" IS NOT NULL AND ("d"."is_public" = FALSE)))) []
+}

@@ -148,6 +148,12 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 		mistakes = append(mistakes, err)
 		// The rest can still be checked, so that all mistakes come at once.
 	}
+	o.Audit.DataRevision = func() int64 {
+		if i.feed == nil {
+			return 0
+		}
+		return i.feed.last.Load().revision
+	}
 	i.log = audit.NewLog(i.db, o.Audit)
 	i.engine = authz.NewEngine(authz.Options{Deadline: o.DecisionDeadline, Recorder: i.log, Clock: o.Clock, Describe: i.describe})
 
@@ -185,7 +191,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 		return nil, err
 	}
 	i.feed = newFeed(i.db, o.Lease, o.Clock, o.Log, i.authn, i.directory, i.library)
-	i.metrics.Audit(i.log.Lost, i.log.Waiting)
+	i.metrics.Audit(i.log)
 	i.metrics.Cache(i.authn.CacheStats)
 	i.metrics.Search(i.directory.Rechecks)
 	if i.handler, err = server.New(server.Options{
@@ -381,6 +387,17 @@ func (i *Ostiary) DecideAll(ctx context.Context, rs []authz.Request) ([]authz.De
 // they hold. [store.FilterSQL] says the condition in SQL.
 func (i *Ostiary) Filter(ctx context.Context, r authz.Request, fields authz.Fields) (authz.Filter, error) {
 	return i.engine.Filter(ctx, r, authz.UnknownResource, fields.Kind)
+}
+
+// Permissions returns what s may do by its roles, and what it may do with its
+// own whatever its roles, both as enforced: narrowed by the grants of the key at
+// work.
+func (i *Ostiary) Permissions(ctx context.Context, s *authz.Subject) (byRole, own authz.Permissions, err error) {
+	if byRole, err = i.engine.Permissions(ctx, s); err != nil {
+		return nil, nil, err
+	}
+	own, err = i.engine.OwnPermissions(ctx, s)
+	return byRole, own, err
 }
 
 // Explain decides again and names the rules that held and failed.

@@ -20,9 +20,19 @@ type Options struct {
 	// Interval is how long one waits at most; default 200ms.
 	Interval time.Duration
 	// Strict refuses decisions that could not be kept, instead of counting
-	// them as lost.
+	// them as lost. It is about the store; sinks are never waited for.
 	Strict bool
-	Log    *slog.Logger // default discards
+	// Sample is the part of the allowed decisions that is kept; default 1. Those
+	// that were denied are always kept.
+	Sample *float64
+	// Sinks are told what is kept, each as soon as it can take it. Elsewhere
+	// keeps decisions in the sinks alone.
+	Sinks     []Sink
+	Elsewhere bool
+	// DataRevision tells the newest change of the store that is known. It is
+	// called with each decision and must be quick. nil: not known.
+	DataRevision func() int64
+	Log          *slog.Logger // default discards
 }
 
 // Log keeps decisions: an [authz.Recorder] that never waits for storage.
@@ -30,6 +40,9 @@ type Log struct {
 	store    Store
 	interval time.Duration
 	strict   bool
+	sample   float64
+	known    func() int64
+	sinks    []*outlet
 	log      *slog.Logger
 
 	// Decisions wait in shards, so that cores that decide at the same time
@@ -42,19 +55,36 @@ type Log struct {
 	failing atomic.Bool
 	lost    atomic.Uint64
 	written atomic.Uint64
+	sampled atomic.Uint64
+	dropped atomic.Uint64
 }
 
 type shard struct {
 	mu      sync.Mutex
 	waiting []entry
 	_       [64]byte // keeps neighbours out of one cache line
+
+	// What Flush has made of the head of waiting and told to the sinks, until
+	// the store has it.
+	ready batchOf
+}
+
+// batchOf is what came of so many entries.
+type batchOf struct {
+	entries int
+	records []Record
 }
 
 type entry struct {
-	request  authz.Request
-	decision authz.Decision
-	facts    *authz.Facts
-	failure  error
+	authz.Outcome
+	known int64
+}
+
+// outlet is what waits for a sink.
+type outlet struct {
+	sink    Sink
+	waiting chan []Record
+	lost    atomic.Uint64
 }
 
 // ErrFull reports that a decision could not be kept.
@@ -75,14 +105,37 @@ func NewLog(store Store, o Options) *Log {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	n := min(4*runtime.GOMAXPROCS(0), o.Buffer)
-	return &Log{
-		store: store, interval: o.Interval, strict: o.Strict, log: o.Log,
+	l := &Log{
+		store: store, interval: o.Interval, strict: o.Strict, sample: 1, known: o.DataRevision, log: o.Log,
 		shards: make([]shard, n), each: o.Buffer / n, wake: make(chan struct{}, 1),
 	}
+	if o.Sample != nil {
+		l.sample = *o.Sample
+	}
+	if o.Elsewhere {
+		l.store = elsewhere{store}
+	}
+	for _, s := range o.Sinks {
+		l.sinks = append(l.sinks, &outlet{sink: s, waiting: make(chan []Record, max(1, o.Buffer/batch))})
+	}
+	return l
 }
 
-// Record implements [authz.Recorder]. It shares the maps of r.
-func (l *Log) Record(ctx context.Context, r authz.Request, d authz.Decision, failure error) error {
+// elsewhere reads from a store that nothing is written to.
+type elsewhere struct{ Store }
+
+func (elsewhere) WriteRecords(context.Context, []Record) error { return nil }
+
+// Record implements [authz.Recorder]. It shares the maps of the request.
+func (l *Log) Record(_ context.Context, o authz.Outcome) error {
+	if l.sample < 1 && o.Decision.Allow && rand.Float64() >= l.sample {
+		l.sampled.Add(1)
+		return nil
+	}
+	var known int64
+	if l.known != nil {
+		known = l.known()
+	}
 	if l.strict && l.failing.Load() {
 		return ErrFull
 	}
@@ -96,7 +149,7 @@ func (l *Log) Record(ctx context.Context, r authz.Request, d authz.Decision, fai
 		l.lost.Add(1)
 		return nil
 	}
-	s.waiting = append(s.waiting, entry{r, d, authz.FactsFrom(ctx), failure})
+	s.waiting = append(s.waiting, entry{o, known})
 	half := len(s.waiting) == l.each/2
 	s.mu.Unlock()
 	if half {
@@ -110,6 +163,13 @@ func (l *Log) Record(ctx context.Context, r authz.Request, d authz.Decision, fai
 
 // Run writes what waits until ctx ends, and then what is left.
 func (l *Log) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	// Sinks end after the last batch, or when that takes too long.
+	telling, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	for _, o := range l.sinks {
+		running.Go(func() { l.tell(telling, o) })
+	}
 	tick := time.NewTicker(l.interval)
 	defer tick.Stop()
 	for {
@@ -120,6 +180,11 @@ func (l *Log) Run(ctx context.Context) {
 			if err := l.Flush(last); err != nil {
 				l.log.Error("decisions lost at the end", "count", l.Waiting(), "error", err)
 			}
+			context.AfterFunc(last, stop)
+			for _, o := range l.sinks {
+				close(o.waiting)
+			}
+			running.Wait()
 			return
 		case <-tick.C:
 		case <-l.wake:
@@ -130,6 +195,23 @@ func (l *Log) Run(ctx context.Context) {
 	}
 }
 
+// tell writes what waits for a sink.
+func (l *Log) tell(ctx context.Context, o *outlet) {
+	for records := range o.waiting {
+		err := ctx.Err()
+		if err == nil {
+			err = o.sink.Write(ctx, records)
+		}
+		if err != nil {
+			o.lost.Add(uint64(len(records)))
+			l.log.Error("decisions not told to a sink", "count", len(records), "error", err)
+		}
+	}
+	if err := o.sink.Close(ctx); err != nil {
+		l.log.Error("sink of decisions not closed", "error", err)
+	}
+}
+
 // Flush writes what waits now. What can't be written keeps waiting.
 func (l *Log) Flush(ctx context.Context) error {
 	l.writing.Lock()
@@ -137,24 +219,92 @@ func (l *Log) Flush(ctx context.Context) error {
 	for i := range l.shards {
 		s := &l.shards[i]
 		for {
-			entries := s.head()
-			if len(entries) == 0 {
-				break
+			if s.ready.entries == 0 {
+				entries := s.head()
+				if len(entries) == 0 {
+					break
+				}
+				records, err := l.records(ctx, entries)
+				if err != nil {
+					return err
+				}
+				s.ready = batchOf{len(entries), records}
+				l.offer(records)
 			}
-			records := make([]Record, len(entries))
-			for j, e := range entries {
-				records[j] = e.record()
-			}
-			if err := l.store.WriteRecords(ctx, records); err != nil {
+			if err := l.store.WriteRecords(ctx, s.ready.records); err != nil {
 				l.failing.Store(true)
 				return err
 			}
-			s.drop(len(entries))
-			l.written.Add(uint64(len(entries)))
+			s.drop(s.ready.entries)
+			l.written.Add(uint64(len(s.ready.records)))
+			s.ready = batchOf{}
 		}
 	}
 	l.failing.Store(false)
 	return nil
+}
+
+// offer hands records to the sinks that have room for them.
+func (l *Log) offer(records []Record) {
+	if len(records) == 0 {
+		return
+	}
+	for _, o := range l.sinks {
+		select {
+		case o.waiting <- records:
+		default:
+			o.lost.Add(uint64(len(records)))
+		}
+	}
+}
+
+// ruleTime is what a rule about one record may take.
+const ruleTime = time.Second
+
+// records makes of entries what is kept of them.
+func (l *Log) records(ctx context.Context, entries []entry) ([]Record, error) {
+	records := make([]Record, 0, len(entries))
+	for _, e := range entries {
+		r, drop := e.record(), false
+		if e.Policy != nil && e.Policy.Masking() {
+			drop = l.rules(ctx, e.Policy, &r)
+			if err := ctx.Err(); err != nil {
+				return nil, err // says nothing about the rules
+			}
+		}
+		if drop {
+			l.dropped.Add(1)
+			continue
+		}
+		records = append(records, r)
+	}
+	return records, nil
+}
+
+// rules has the policy that decided mask r. A rule that fails hides all, and
+// keeps the record. Denials are never dropped.
+func (l *Log) rules(ctx context.Context, p *authz.Policy, r *Record) (drop bool) {
+	event, err := r.event()
+	if err == nil && r.Allow {
+		if drop, err = p.Drops(ctx, event, r.At, ruleTime); err != nil {
+			l.log.Warn("the rule that drops records of decisions failed", "decision", r.ID, "error", err)
+			drop, err = false, nil
+		}
+	}
+	if drop {
+		return true
+	}
+	var masks []authz.Mask
+	if err == nil {
+		masks, err = p.Masks(ctx, event, r.At, ruleTime)
+	}
+	if err != nil {
+		l.log.Warn("the rule that masks records of decisions failed, all is masked", "decision", r.ID, "error", err)
+		r.withhold(err.Error())
+		return false
+	}
+	r.mask(event, masks)
+	return false
 }
 
 // head returns the oldest entries that wait; they stay until drop.
@@ -177,6 +327,20 @@ func (l *Log) Lost() uint64 { return l.lost.Load() }
 // Written counts the decisions that were.
 func (l *Log) Written() uint64 { return l.written.Load() }
 
+// Sampled counts the allowed decisions that were left out by chance.
+func (l *Log) Sampled() uint64 { return l.sampled.Load() }
+
+// Dropped counts the decisions that a rule dropped.
+func (l *Log) Dropped() uint64 { return l.dropped.Load() }
+
+// Untold counts the records that a sink was not told: it was away or too slow.
+func (l *Log) Untold() (n uint64) {
+	for _, o := range l.sinks {
+		n += o.lost.Load()
+	}
+	return n
+}
+
 // Waiting counts the decisions that are not written yet.
 func (l *Log) Waiting() int {
 	n := 0
@@ -190,20 +354,25 @@ func (l *Log) Waiting() int {
 
 func (e entry) record() Record {
 	id := authz.Anonymous.Identity()
-	if e.request.Subject != nil {
-		id = e.request.Subject.Identity()
+	if e.Request.Subject != nil {
+		id = e.Request.Subject.Identity()
 	}
 	r := Record{
-		ID: e.decision.ID, At: e.decision.Time, Allow: e.decision.Allow, Revision: e.decision.Revision,
-		Actor: ActorOf(id), Action: e.request.Action.Name, Resource: e.request.Resource,
-		Input:   e.request.Document(e.facts, e.decision.Time),
-		Reasons: e.decision.Reasons,
+		ID: e.Decision.ID, At: e.Decision.Time, Allow: e.Decision.Allow, Revision: e.Decision.Revision, DataRevision: e.known,
+		Actor: ActorOf(id), Action: e.Request.Action.Name, Resource: e.Request.Resource,
+		Input:   e.Request.Document(e.Facts, e.Decision.Time),
+		Reasons: e.Decision.Reasons, Context: e.Decision.Context,
 	}
-	if e.failure != nil {
-		r.Failure = e.failure.Error()
+	if id.AssertedBy != nil {
+		r.AssertedBy = Asserter(*id.AssertedBy)
 	}
-	if e.facts != nil {
-		r.RequestID = e.facts.RequestID
+	// What it cannot say is missing, and a replay will see that it is.
+	r.NDBuiltinCache, _ = e.Nondeterminism.Document()
+	if e.Failure != nil {
+		r.Failure = e.Failure.Error()
+	}
+	if e.Facts != nil {
+		r.RequestID = e.Facts.RequestID
 	}
 	return r
 }

@@ -58,7 +58,7 @@ func TestEachDecisionIsWrittenOnce(t *testing.T) {
 	for g := range 8 {
 		all.Go(func() {
 			for i := range 500 {
-				if err := l.Record(ctx, request, decision(g*500+i), nil); err != nil {
+				if err := l.Record(ctx, authz.Outcome{Request: request, Decision: decision(g*500 + i)}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -83,7 +83,7 @@ func TestFullBufferCountsWhatIsLost(t *testing.T) {
 	m := &memory{}
 	l := audit.NewLog(m, audit.Options{Buffer: 8})
 	for i := range 1000 {
-		if err := l.Record(t.Context(), request, decision(i), nil); err != nil {
+		if err := l.Record(t.Context(), authz.Outcome{Request: request, Decision: decision(i)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -95,20 +95,20 @@ func TestFullBufferCountsWhatIsLost(t *testing.T) {
 func TestStrictLogRefusesWhatItCannotKeep(t *testing.T) {
 	m := &memory{away: errors.New("disk full")}
 	l := audit.NewLog(m, audit.Options{Strict: true})
-	if err := l.Record(t.Context(), request, decision(1), nil); err != nil {
+	if err := l.Record(t.Context(), authz.Outcome{Request: request, Decision: decision(1)}); err != nil {
 		t.Fatalf("before anything failed: %v", err)
 	}
 	if err := l.Flush(t.Context()); err == nil {
 		t.Fatal("flush to storage that is away succeeded")
 	}
-	if err := l.Record(t.Context(), request, decision(2), nil); !errors.Is(err, audit.ErrFull) {
+	if err := l.Record(t.Context(), authz.Outcome{Request: request, Decision: decision(2)}); !errors.Is(err, audit.ErrFull) {
 		t.Errorf("storage away: got %v, want %v", err, audit.ErrFull)
 	}
 	m.away = nil
 	if err := l.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Record(t.Context(), request, decision(3), nil); err != nil {
+	if err := l.Record(t.Context(), authz.Outcome{Request: request, Decision: decision(3)}); err != nil {
 		t.Errorf("storage back: %v", err)
 	}
 	if len(m.records) != 1 || m.records[0].ID != "d1" {
@@ -118,7 +118,7 @@ func TestStrictLogRefusesWhatItCannotKeep(t *testing.T) {
 
 func TestReaderFindsWhatWasJustDecided(t *testing.T) {
 	l := audit.NewLog(&memory{}, audit.Options{})
-	if err := l.Record(t.Context(), request, decision(7), nil); err != nil {
+	if err := l.Record(t.Context(), authz.Outcome{Request: request, Decision: decision(7)}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.Reader().Record(t.Context(), "d7"); err != nil {
@@ -136,7 +136,7 @@ func TestRecordHoldsWhatReplayNeeds(t *testing.T) {
 	}
 	ctx := authz.WithFacts(t.Context(), &authz.Facts{IP: "192.0.2.1", RequestID: "q1"})
 	r := authz.Request{Subject: s, Action: authz.Action{Name: "delete"}, Resource: authz.Resource{Type: "document", ID: "d", Properties: map[string]any{"owner": "u1"}}}
-	if err := l.Record(ctx, r, decision(9), errors.New("broken")); err != nil {
+	if err := l.Record(ctx, authz.Outcome{Request: r, Decision: decision(9), Facts: authz.FactsFrom(ctx), Failure: errors.New("broken")}); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Flush(ctx); err != nil {

@@ -40,7 +40,25 @@ func listed[T any](ctx context.Context, s *Service, caller Principal, action str
 	case f.Sure.Op == authz.Always:
 		return p.read(nil, p.offset, p.limit)
 	case f.Exact():
-		return p.read(&f.Sure, p.offset, p.limit)
+		// A page is short, so a mistake of the filter need not be shown.
+		found, n, err := p.read(&f.Sure, p.offset, p.limit)
+		if err != nil {
+			return nil, 0, err
+		}
+		shown := found[:0]
+		for i := range found {
+			question.Resource = p.resource(&found[i])
+			d, err := judge.Decide(ctx, question)
+			switch {
+			case err != nil:
+				return nil, 0, err
+			case d.Allow:
+				shown = append(shown, found[i])
+			default:
+				s.o.Log.ErrorContext(ctx, "a filter selects what the policy denies", "type", r.Type, "action", action, "revision", d.Revision, "filter", f.Sure.String())
+			}
+		}
+		return shown, n, nil
 	}
 	var allowed []T
 	for offset := 0; ; offset += atOnce {

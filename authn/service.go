@@ -192,6 +192,19 @@ func (s *Service) Describe(ctx context.Context, r authz.Resource, action string)
 	return r, nil
 }
 
+// Sayable returns r without the properties that only the store may say of a user, a
+// session or a key: what is left of somebody's words about one that is not there.
+func Sayable(r authz.Resource) authz.Resource {
+	said := make(map[string]any, len(r.Properties))
+	for name, v := range r.Properties {
+		if !slices.Contains(storeFacts, name) {
+			said[name] = v
+		}
+	}
+	r.Properties = said
+	return r
+}
+
 // storeFacts are the properties of built-in types that only the store may assert.
 var storeFacts = []string{"owner", "role", "roles", "banned", "email", "username", "serviceAccount", "admin", "lastAdmin", "attributes"}
 

@@ -159,11 +159,23 @@ type Decider interface {
 	Decide(ctx context.Context, r Request) (Decision, error)
 }
 
+// Outcome is a decision with all that it was made of and by.
+type Outcome struct {
+	Request  Request
+	Decision Decision
+	Facts    *Facts // of the call it was made for, or nil
+	// Policy is what decided; nil if none was in force. It masks what is kept.
+	Policy *Policy
+	// Nondeterminism is empty for a policy that uses no such built-ins.
+	Nondeterminism Nondeterminism
+	Failure        error // why no policy answered
+}
+
 // Recorder keeps decisions. Record must not block for long and must not keep
 // references to the request's maps after it returns unless they are never
 // changed again. An error makes the engine deny (strict recording).
 type Recorder interface {
-	Record(ctx context.Context, r Request, d Decision, failure error) error
+	Record(ctx context.Context, o Outcome) error
 }
 
 // Facts are what is known of the HTTP request (or other call) a decision is

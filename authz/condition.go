@@ -21,6 +21,7 @@ const (
 
 	Defined // the field is there
 	IsText  // the field is text
+	Long    // the field is a number of more than 15 characters
 	Eq      // the field equals Value (a scalar) or, if Other is set, the field Other
 	Ne      // both are there, and differ
 	// The order of values is Rego's: null, false, true, numbers, text (byte by
@@ -35,7 +36,7 @@ const (
 	Contains
 )
 
-var opNames = [...]string{"never", "always", "and", "or", "not", "defined", "is_text", "eq", "ne", "lt", "lte", "gt", "gte", "has", "startswith", "endswith", "contains"}
+var opNames = [...]string{"never", "always", "and", "or", "not", "defined", "is_text", "long", "eq", "ne", "lt", "lte", "gt", "gte", "has", "startswith", "endswith", "contains"}
 
 func (o Op) String() string { return opNames[o] }
 
@@ -77,7 +78,14 @@ func (f Field) String() string { return strings.Join(f, ".") }
 type Fields map[string]FieldKind
 
 // Kind returns the kind of f, Untold if it is not there.
-func (fs Fields) Kind(f Field) FieldKind { return fs[f.String()] }
+func (fs Fields) Kind(f Field) FieldKind {
+	for _, name := range f {
+		if strings.Contains(name, ".") { // it could be taken for two
+			return Untold
+		}
+	}
+	return fs[f.String()]
+}
 
 // UCAST returns c in the form of UCAST's conditions: {"type": "field", "operator",
 // "field", "value"} and {"type": "compound", "operator": "and"|"or"|"not",
@@ -125,7 +133,7 @@ func (c Condition) String() string {
 		return "(" + strings.Join(parts, " "+c.Op.String()+" ") + ")"
 	case Not:
 		return "not " + c.Of[0].String()
-	case Defined, IsText:
+	case Defined, IsText, Long:
 		return fmt.Sprintf("%s(%s)", c.Op, c.Field)
 	}
 	if c.Other != nil {
@@ -140,7 +148,7 @@ var (
 	always = Condition{Op: Always}
 )
 
-// all and any drop what does not matter, so that what remains is short.
+// all and anyHolds leave out what does not matter, so that what remains is short.
 func all(cs ...Condition) Condition      { return combine(And, always, never, cs) }
 func anyHolds(cs ...Condition) Condition { return combine(Or, never, always, cs) }
 

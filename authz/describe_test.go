@@ -20,8 +20,8 @@ else := {"allow": false, "reasons": [{"code": "closed", "message": "it is not op
 // kept is what was recorded.
 type kept struct{ requests []authz.Request }
 
-func (k *kept) Record(_ context.Context, r authz.Request, _ authz.Decision, _ error) error {
-	k.requests = append(k.requests, r)
+func (k *kept) Record(_ context.Context, o authz.Outcome) error {
+	k.requests = append(k.requests, o.Request)
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 )
 
 // Options configures an Engine. The zero value works.
@@ -147,7 +148,7 @@ func (j Judge) Decide(ctx context.Context, r Request) (Decision, error) {
 	if err != nil {
 		return Decision{}, err
 	}
-	d, _ := j.engine.judge(ctx, j.policy, r, FactsFrom(ctx))
+	d, _ := j.engine.judge(ctx, j.policy, r, FactsFrom(ctx), nil)
 	if err := ctx.Err(); err != nil {
 		return Decision{}, err
 	}
@@ -156,13 +157,17 @@ func (j Judge) Decide(ctx context.Context, r Request) (Decision, error) {
 
 func (e *Engine) decide(ctx context.Context, p *Policy, r Request) (Decision, error) {
 	facts := FactsFrom(ctx)
-	d, failure := e.judge(ctx, p, r, facts)
+	var nd Nondeterminism
+	if e.recorder != nil && p != nil {
+		nd = p.nondeterminism()
+	}
+	d, failure := e.judge(ctx, p, r, facts, nd.cache)
 	if err := ctx.Err(); err != nil {
 		// Whoever asked is gone; what was decided on the way out is no answer.
 		return Decision{}, err
 	}
 	if e.recorder != nil {
-		if err := e.recorder.Record(ctx, r, d, failure); err != nil {
+		if err := e.recorder.Record(ctx, Outcome{Request: r, Decision: d, Facts: facts, Policy: p, Nondeterminism: nd, Failure: failure}); err != nil {
 			d = refuse(d, CodeUnavailable, "the decision could not be recorded")
 		}
 	}
@@ -172,8 +177,9 @@ func (e *Engine) decide(ctx context.Context, p *Policy, r Request) (Decision, er
 	return d, nil
 }
 
-// judge evaluates and narrows. failure is why no policy answered.
-func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts) (d Decision, failure error) {
+// judge evaluates and narrows. failure is why no policy answered. nd, if it is
+// not nil, gives and takes what nondeterministic built-ins answer.
+func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, nd builtins.NDBCache) (d Decision, failure error) {
 	d = Decision{ID: rand.Text(), Time: e.clock()}
 	if p == nil {
 		return refuse(d, CodeUnavailable, "no policy is in force"), errors.New("no policy is in force")
@@ -183,7 +189,7 @@ func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts) 
 	if err != nil {
 		return refuse(d, CodePolicyError, "the request cannot be put to the policy"), err
 	}
-	v, err := p.decide.evaluate(ctx, decisionRule, in, d.Time, time.Now().Add(e.deadline))
+	v, err := p.decide.evaluate(ctx, decisionRule, in, d.Time, time.Now().Add(e.deadline), nd)
 	if err == nil {
 		err = d.read(v)
 	}
@@ -351,7 +357,7 @@ func (e *Engine) permissions(ctx context.Context, rule string, s *Subject) (Perm
 	}
 	now := e.clock()
 	in := ast.ObjectTerm([2]*ast.Term{principalKey, Request{Subject: s}.subject().term(now)})
-	v, err := p.decide.evaluate(ctx, rule, in, now, time.Now().Add(e.deadline))
+	v, err := p.decide.evaluate(ctx, rule, in, now, time.Now().Add(e.deadline), nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", rule, err)
 	}

@@ -275,11 +275,11 @@ type recorder struct {
 	refuse   error
 }
 
-func (r *recorder) Record(_ context.Context, _ authz.Request, d authz.Decision, failure error) error {
+func (r *recorder) Record(_ context.Context, o authz.Outcome) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.failures = append(r.failures, failure)
-	r.allows = append(r.allows, d.Allow)
+	r.failures = append(r.failures, o.Failure)
+	r.allows = append(r.allows, o.Decision.Allow)
 	return r.refuse
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -15,6 +16,26 @@ type Explanation struct {
 	Decision Decision
 	Fired    []Rule // rules that held, in the order in which they were tried
 	Failed   []Rule // rules that were tried and did not hold
+	// Unmet is where the rules in Failed ended, in the same order: of one
+	// that was tried for several values, where the last try ended.
+	Unmet []Unmet
+}
+
+// Unmet is a condition of a rule that was not met: an expression that did not hold.
+type Unmet struct {
+	Rule   string  `json:"rule"`
+	File   string  `json:"file"`
+	Line   int     `json:"line"`
+	Column int     `json:"column"`
+	Text   string  `json:"text"` // as it is written
+	Values []Value `json:"values"`
+}
+
+// Value is what an expression read from the input.
+type Value struct {
+	Path    string `json:"path"` // input.principal.id
+	Missing bool   `json:"missing,omitempty"`
+	Value   any    `json:"value"`
 }
 
 // Rule is a place in a policy.
@@ -42,8 +63,46 @@ func (e *Engine) Explain(ctx context.Context, r Request) (Explanation, error) {
 	if err != nil {
 		return Explanation{}, err
 	}
+	x, err := p.explain(ctx, in, now, 10*e.deadline)
+	if err != nil {
+		return Explanation{}, err
+	}
+	x.Decision = narrow(x.Decision, r)
+	return x, nil
+}
+
+// Explain decides an input document, JSON values, as it stands, as of now, and
+// says which rules held. It is for documents that somebody wrote or that were
+// recorded: unlike an [Engine] it believes what the document says of the principal.
+func (p *Policy) Explain(ctx context.Context, document any, now time.Time) (Explanation, error) {
+	in, err := ast.InterfaceToValue(document)
+	if err != nil {
+		return Explanation{}, fmt.Errorf("input: %w", err)
+	}
+	return p.explain(ctx, ast.NewTerm(in), now, 10*time.Second)
+}
+
+// Judge returns a function that decides an input document, JSON values, as it
+// stands, and forgets the answer: for measuring. It fails where a decision would.
+func (p *Policy) Judge(document any) (func(ctx context.Context, now time.Time) error, error) {
+	in, err := ast.InterfaceToValue(document)
+	if err != nil {
+		return nil, fmt.Errorf("input: %w", err)
+	}
+	input := ast.NewTerm(in)
+	return func(ctx context.Context, now time.Time) error {
+		v, err := p.decide.evaluate(ctx, decisionRule, input, now, time.Now().Add(10*time.Second), nil)
+		if err != nil {
+			return err
+		}
+		var d Decision
+		return d.read(v)
+	}, nil
+}
+
+func (p *Policy) explain(ctx context.Context, in *ast.Term, now time.Time, most time.Duration) (Explanation, error) {
 	trace := topdown.NewBufferTracer()
-	limit := &limit{ctx: ctx, deadline: time.Now().Add(10 * e.deadline)}
+	limit := &limit{ctx: ctx, deadline: time.Now().Add(most)}
 	q := p.topdown.query(decisionRule, in, now).
 		WithCancel(limit).
 		WithQueryTracer(trace).
@@ -56,13 +115,101 @@ func (e *Engine) Explain(ctx context.Context, r Request) (Explanation, error) {
 	if err != nil {
 		return Explanation{}, fmt.Errorf("explain: %w", err)
 	}
-	d := Decision{Time: now, Revision: p.revision}
-	if err := d.read(v); err != nil {
+	x := Explanation{Decision: Decision{Time: now, Revision: p.revision}}
+	if err := x.Decision.read(v); err != nil {
 		return Explanation{}, fmt.Errorf("explain: %w", err)
 	}
-	x := Explanation{Decision: narrow(d, r)}
 	x.Fired, x.Failed = rules(*trace)
+	x.Unmet = unmet(*trace, in)
 	return x, nil
+}
+
+// unmet returns where rules ended that never held, in the order in which
+// they were first tried.
+func unmet(trace []*topdown.Event, in *ast.Term) []Unmet {
+	held := map[*ast.Rule]bool{}
+	entered := map[uint64]*ast.Rule{} // by query
+	ended := map[*ast.Rule]*topdown.Event{}
+	var tried []*ast.Rule
+	for _, event := range trace {
+		switch node := event.Node.(type) {
+		case *ast.Rule:
+			switch event.Op {
+			case topdown.EnterOp:
+				entered[event.QueryID] = node
+				if _, seen := held[node]; !seen {
+					held[node] = false
+					tried = append(tried, node)
+				}
+			case topdown.ExitOp:
+				held[node] = true
+			}
+		case *ast.Expr:
+			if rule := entered[event.QueryID]; rule != nil && event.Op == topdown.FailOp && node.Location != nil {
+				ended[rule] = event
+			}
+		}
+	}
+	var all []Unmet
+	for _, rule := range tried {
+		event := ended[rule]
+		if held[rule] || event == nil {
+			continue
+		}
+		at := written(rule, event.Node.(*ast.Expr).Location)
+		all = append(all, Unmet{
+			Rule:   rule.Ref().GroundPrefix().String(),
+			File:   at.File,
+			Line:   at.Row,
+			Column: at.Col,
+			Text:   strings.Join(strings.Fields(string(at.Text)), " "),
+			Values: values(string(at.Text), in),
+		})
+	}
+	return all
+}
+
+// written returns the place of the whole expression that one of the compiler's
+// making comes from: the longest of the rule that contains it.
+func written(rule *ast.Rule, at *ast.Location) *ast.Location {
+	longest := at
+	for _, e := range rule.Body {
+		l := e.Location
+		if l != nil && l.File == at.File && l.Offset <= at.Offset && l.Offset+len(l.Text) >= at.Offset+len(at.Text) && len(l.Text) > len(longest.Text) {
+			longest = l
+		}
+	}
+	return longest
+}
+
+// values returns what the input has where an expression reads it.
+func values(text string, in *ast.Term) []Value {
+	all := []Value{}
+	body, err := ast.ParseBodyWithOpts(text, ast.ParserOptions{Capabilities: capabilities})
+	if err != nil {
+		return all // part of an expression; its text has to do
+	}
+	seen := map[string]bool{}
+	ast.WalkRefs(body, func(ref ast.Ref) bool {
+		if !ref.HasPrefix(ast.InputRootRef) {
+			return false
+		}
+		ref = ref.GroundPrefix()
+		path := ref.String()
+		if seen[path] {
+			return false
+		}
+		seen[path] = true
+		v := Value{Path: path, Missing: true}
+		if found, err := in.Value.Find(ref[1:]); err == nil {
+			if plain, err := ast.JSON(found); err == nil {
+				v.Missing, v.Value = false, plain
+			}
+		}
+		all = append(all, v)
+		return false
+	})
+	return all
 }
 
 // rules sorts the rules that a trace entered into those that held at least

@@ -51,6 +51,19 @@ func TestFilterIsWhatThePolicySays(t *testing.T) {
 		// Where partial evaluation is not to be trusted, nothing is sure.
 		{`passes if input.resource.properties.open == input.resource.properties.open`, `sure: never; maybe: always`},
 		{`passes if { owner := input.resource.properties.owner; not owner == "bob" }`, `sure: (not properties.owner eq "bob" and defined(properties.owner)); maybe: not properties.owner eq "bob"`},
+		{`passes if { b := input.resource.properties.open == true; not b }`, `(not properties.open eq true and defined(properties.open))`},
+		{"passes if f(input.resource.properties.owner == \"x\")\n\nf(b) if not b", `(not properties.owner eq "x" and defined(properties.owner))`},
+		{`passes if { o := {"k": input.resource.properties.owner}; not o.k == "a" }`, `sure: (not properties.owner eq "a" and defined(properties.owner)); maybe: not properties.owner eq "a"`},
+		{`passes if { o := [input.resource.properties.owner]; not o[0] == "a" }`, `sure: (not properties.owner eq "a" and defined(properties.owner)); maybe: not properties.owner eq "a"`},
+		// What may have two values at once fails the decision.
+		{"passes if role == \"a\"\n\nrole := \"a\" if input.resource.properties.size == 1\n\nrole := \"b\" if input.resource.properties.open", `sure: never; maybe: properties.size eq 1`},
+		{"passes if role == \"a\"\n\nrole := r if some r in input.resource.properties.tags", `sure: never; maybe: properties.tags has "a"`},
+		{"passes if input.resource.properties.size == 1\n\nbook.context := to_number(input.resource.properties.owner)", `sure: never; maybe: properties.size eq 1`},
+		{"passes if input.resource.properties.size == 1\n\nbook.context := {\"fields\": [\"a\"]}", `properties.size eq 1`},
+		// Long numbers are not kept to the last digit everywhere.
+		{`passes if input.resource.properties.any > 3`, `sure: (properties.any gt 3 and not long(properties.any)); maybe: (properties.any gt 3 or long(properties.any))`},
+		{`passes if input.resource.properties.owner == "a\u0000b"`, `sure: never; maybe: always`},
+		{`passes if input.resource.properties["a.b"] == "x"`, `sure: never; maybe: always`},
 		// A search in what is no text fails the decision.
 		{`passes if contains(input.resource.properties.any, "x")`,
 			`sure: (is_text(properties.any) and properties.any contains "x" and not (defined(properties.any) and not is_text(properties.any))); ` +

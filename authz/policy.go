@@ -13,6 +13,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 )
 
 // Source is what a policy is compiled from.
@@ -39,14 +40,15 @@ type Policy struct {
 	entrypoints []Path // as annotated
 
 	reflexive, lossy bool // see careless
-	random           bool // calls functions whose answers change, other than the clock
+	disputable       bool // see there
+	nondeterministic bool // uses built-ins whose answer is not always the same
 }
 
 // evaluator answers one rule over an input. It is the seam at which another
 // way of evaluating the same modules and data can stand beside OPA's topdown.
 // A rule that is undefined yields nil.
 type evaluator interface {
-	evaluate(ctx context.Context, rule string, input *ast.Term, now, deadline time.Time) (ast.Value, error)
+	evaluate(ctx context.Context, rule string, input *ast.Term, now, deadline time.Time, nd builtins.NDBCache) (ast.Value, error)
 }
 
 // Revision is that of the source.
@@ -92,10 +94,11 @@ func Compile(ctx context.Context, src Source) (*Policy, error) {
 		return nil, fmt.Errorf("policy data: %w", err)
 	}
 	t := &interpreter{compiler: compiler, store: store, txn: txn, base: baseData{base.Value}, queries: map[string]ast.Body{}}
-	for _, rule := range []string{decisionRule, permissionsRule, ownPermissionsRule, passesRule} {
+	for _, rule := range []string{decisionRule, permissionsRule, ownPermissionsRule, passesRule, maskRule, dropRule} {
 		if len(compiler.GetRules(ast.MustParseRef(rule))) == 0 {
-			if rule == passesRule {
-				continue // then filters tell nothing
+			switch rule {
+			case passesRule, maskRule, dropRule:
+				continue // then filters tell nothing, and records are kept whole
 			}
 			return nil, fmt.Errorf("no rule %s: the policy decides nothing", rule)
 		}
@@ -112,7 +115,8 @@ func Compile(ctx context.Context, src Source) (*Policy, error) {
 	}
 	p := &Policy{revision: src.Revision, topdown: t, decide: t, entrypoints: entrypoints(compiler)}
 	p.reflexive, p.lossy = careless(compiler.Modules)
-	p.random = random(compiler.Modules)
+	p.disputable = disputable(compiler.Modules)
+	p.nondeterministic = nondeterministic(compiler.Modules)
 	return p, nil
 }
 
@@ -195,9 +199,13 @@ func (t *interpreter) query(rule string, input *ast.Term, now time.Time) *topdow
 		WithInput(input)
 }
 
-func (t *interpreter) evaluate(ctx context.Context, rule string, input *ast.Term, now, deadline time.Time) (ast.Value, error) {
+func (t *interpreter) evaluate(ctx context.Context, rule string, input *ast.Term, now, deadline time.Time, nd builtins.NDBCache) (ast.Value, error) {
 	limit := &limit{ctx: ctx, deadline: deadline}
-	value, err := result(ctx, t.query(rule, input, now).WithCancel(limit))
+	q := t.query(rule, input, now).WithCancel(limit)
+	if nd != nil {
+		q = q.WithNDBuiltinCache(nd)
+	}
+	value, err := result(ctx, q)
 	if topdown.IsCancel(err) {
 		return nil, limit.cause()
 	}

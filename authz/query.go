@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"go.yaml.in/yaml/v3"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -422,9 +424,21 @@ func ModuleAST(name, text string) (json.RawMessage, error) {
 	return json.Marshal(m)
 }
 
-// ReadYAML reads a YAML document as the JSON values that it stands for.
+// ReadYAML reads a YAML document as the JSON values that it stands for. Aliases are
+// refused: a few of them stand for more than any memory holds.
 func ReadYAML(text []byte) (any, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return nil, err
+	}
+	if aliased(&doc) {
+		return nil, errors.New("aliases are not read")
+	}
 	var v any
 	err := util.Unmarshal(text, &v)
 	return v, err
+}
+
+func aliased(n *yaml.Node) bool {
+	return n.Kind == yaml.AliasNode || slices.ContainsFunc(n.Content, aliased)
 }

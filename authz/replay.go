@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -13,16 +11,16 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 )
 
-// ErrChance reports that a decision depends on what no record has: a built-in
-// function that answers differently each time, other than the clock.
+// ErrChance reports that a decision depends on what the record does not have: the
+// answer of a built-in function that is not always the same, other than the clock.
 var ErrChance = errors.New("the policy's answer depends on chance")
 
-// Replay decides an input document that was recorded, as if it were at, and
-// narrows by the grants of the key in it: what an engine with this policy would
-// have answered then. A policy that fails or takes longer than deadline denies
-// as it would there. What cannot be decided again is an error: [ErrChance], or a
-// document that is none.
-func (p *Policy) Replay(ctx context.Context, document map[string]any, at time.Time, deadline time.Duration) (Decision, error) {
+// Replay decides an input document that was recorded, as if it were at, with the
+// answers nd of built-ins that are on record, and narrows by the grants of the key
+// in it: what an engine with this policy would have answered then. A policy that
+// fails or takes longer than deadline denies as it would there. What cannot be
+// decided again is an error: [ErrChance], or a document that is none.
+func (p *Policy) Replay(ctx context.Context, document map[string]any, at time.Time, nd Nondeterminism, deadline time.Duration) (Decision, error) {
 	d := Decision{Time: at, Revision: p.revision}
 	q, err := questionIn(document)
 	if err != nil {
@@ -34,17 +32,22 @@ func (p *Policy) Replay(ctx context.Context, document map[string]any, at time.Ti
 	}
 	limit := &limit{ctx: ctx, deadline: time.Now().Add(deadline)}
 	query := p.topdown.query(decisionRule, ast.NewTerm(value), at).WithCancel(limit)
-	var chance builtins.NDBCache
-	if p.random {
-		chance = builtins.NDBCache{}
-		query = query.WithNDBuiltinCache(chance)
+	known := map[string]int{}
+	if p.nondeterministic {
+		for name, answers := range nd.cache {
+			known[name] = answers.Len()
+		}
+		if nd.cache == nil {
+			nd.cache = builtins.NDBCache{}
+		}
+		query = query.WithNDBuiltinCache(nd.cache)
 	}
 	answer, err := result(ctx, query)
 	if topdown.IsCancel(err) {
 		err = limit.cause()
 	}
-	for name := range chance {
-		if name != ast.NowNanos.Name {
+	for name, answers := range nd.cache {
+		if p.nondeterministic && name != ast.NowNanos.Name && answers.Len() > known[name] {
 			return Decision{}, fmt.Errorf("%w: %s", ErrChance, name)
 		}
 	}
@@ -110,30 +113,3 @@ func questionIn(document map[string]any) (Request, error) {
 	r.Subject = &Subject{identity: Identity{Key: facts}}
 	return r, nil
 }
-
-// random reports whether modules call a function whose answers change, other
-// than the clock.
-func random(modules map[string]*ast.Module) bool {
-	found := false
-	for _, m := range modules {
-		ast.WalkTerms(m, func(t *ast.Term) bool {
-			ref, ok := t.Value.(ast.Ref)
-			if found = found || ok && slices.Contains(changing, ref.String()); found {
-				return true
-			}
-			return false
-		})
-	}
-	return found
-}
-
-// changing are the names of such functions.
-var changing = func() []string {
-	var names []string
-	for _, b := range capabilities.Builtins {
-		if b.Nondeterministic && b.Name != ast.NowNanos.Name && !strings.HasPrefix(b.Name, "internal.") {
-			names = append(names, b.Name)
-		}
-	}
-	return names
-}()

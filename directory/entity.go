@@ -225,7 +225,7 @@ func (s *Service) Delete(ctx context.Context, caller authn.Principal, typ, id st
 
 // List returns one page of the entities that q selects, and where the next one
 // begins; empty if it was the last. entity:read, which is asked about the type
-// as a whole; entities of which the policy denies it are left out.
+// as a whole; entities of which the policy denies it are left out, and do not show.
 func (s *Service) List(ctx context.Context, caller authn.Principal, q EntityQuery) (_ []Entity, next string, err error) {
 	if _, err := s.permit(ctx, caller, "read", resource(q.Type, "")); err != nil {
 		return nil, "", err
@@ -236,24 +236,39 @@ func (s *Service) List(ctx context.Context, caller authn.Principal, q EntityQuer
 	if checkType("", q.Type) != nil {
 		return []Entity{}, "", nil
 	}
-	es, err := s.store.Entities(ctx, q)
-	if err != nil {
-		return nil, "", fmt.Errorf("list entities: %w", err)
-	}
-	if len(es) == q.Limit {
-		next = es[len(es)-1].ID
-	}
 	judge := s.engine.Judge()
-	shown := make([]Entity, 0, len(es))
-	for _, e := range es {
-		switch _, err := authn.Permit(ctx, judge, caller, "read", resource(e.Type, e.ID)); {
-		case err == nil:
-			shown = append(shown, e)
-		case !errors.Is(err, authz.ErrDenied):
-			return nil, "", err
+	shown := []Entity{}
+	end := s.deadline(ctx)
+	// What is left out must not show where a page ends either: a page is full, or
+	// the last.
+	for read := 0; ; {
+		es, err := s.store.Entities(ctx, EntityQuery{Type: q.Type, After: q.After, Limit: atOnce})
+		if err != nil {
+			return nil, "", fmt.Errorf("list entities: %w", err)
 		}
+		for _, e := range es {
+			if _, err := authn.Permit(ctx, judge, caller, "read", resource(e.Type, e.ID)); err != nil {
+				if errors.Is(err, authz.ErrDenied) {
+					continue
+				}
+				return nil, "", err
+			}
+			if len(shown) == q.Limit {
+				return shown, shown[q.Limit-1].ID, nil
+			}
+			shown = append(shown, e)
+		}
+		read += len(es)
+		switch {
+		case len(es) < atOnce:
+			return shown, "", nil
+		case (read >= s.o.SearchCandidates || !time.Now().Before(end)) && len(shown) > 0:
+			return shown, shown[len(shown)-1].ID, nil
+		case read >= s.o.SearchCandidates || !time.Now().Before(end):
+			return nil, "", fmt.Errorf("%w: of %d entities the caller may read none", authn.ErrUnavailable, read)
+		}
+		q.After = es[len(es)-1].ID
 	}
-	return shown, next, nil
 }
 
 // Types lists the types of which there are entities, ascending byte by byte:

@@ -207,12 +207,21 @@ deny contains "no vaults" if input.resource.properties.type == "vault"
 `})
 	ctx := t.Context()
 	h.put(map[string]map[string]any{"document/a": nil, "document/secret": nil, "document/z": nil, "vault/v": nil})
-	page, next, err := h.List(ctx, h.key, directory.EntityQuery{Type: "document", Limit: 2})
-	if err != nil || len(page) != 1 || page[0].ID != "a" || next != "secret" {
-		t.Errorf("list: got %v, %q, %v", page, next, err)
+	for _, c := range []struct {
+		limit     int
+		ids, next string
+	}{{1, "a", "a"}, {2, "a z", ""}} {
+		page, next, err := h.List(ctx, h.key, directory.EntityQuery{Type: "document", Limit: c.limit})
+		var ids []string
+		for _, e := range page {
+			ids = append(ids, e.ID)
+		}
+		if err != nil || strings.Join(ids, " ") != c.ids || next != c.next {
+			t.Errorf("list of %d: got %v, %q, %v", c.limit, ids, next, err)
+		}
 	}
 	same(t, "types", must(h.Types(ctx, h.key))(t), []string{"document"})
-	_, _, err = h.List(ctx, h.key, directory.EntityQuery{Type: "vault", Limit: 2})
+	_, _, err := h.List(ctx, h.key, directory.EntityQuery{Type: "vault", Limit: 2})
 	denied(t, err, "denied")
 	for what, err := range map[string]error{
 		"read":   second(h.Entity(ctx, h.key, "document", "secret")),

@@ -68,8 +68,8 @@ func (c *counted) all() int64 { return c.entities.Load() + c.types.Load() + c.us
 // recorder keeps what would be written.
 type recorder struct{ requests []authz.Request }
 
-func (r *recorder) Record(_ context.Context, q authz.Request, _ authz.Decision, _ error) error {
-	r.requests = append(r.requests, q)
+func (r *recorder) Record(_ context.Context, o authz.Outcome) error {
+	r.requests = append(r.requests, o.Request)
 	return nil
 }
 

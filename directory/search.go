@@ -79,6 +79,9 @@ func (s *Service) Resources(ctx context.Context, caller authn.Principal, q Searc
 	if err != nil {
 		return Found{}, err
 	}
+	if q.Resource.Type == authz.TypeUser {
+		q.Resource = authn.Sayable(q.Resource)
+	}
 	judge := s.engine.Judge()
 	filter, err := judge.Filter(ctx, authz.Request{Subject: subject, Action: q.Action, Context: q.Context,
 		Resource: authz.Resource{Type: q.Resource.Type, Properties: q.Resource.Properties, Known: true}}, authz.UnknownResource, fieldKind)

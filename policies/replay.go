@@ -115,8 +115,11 @@ func (r *replay) add(ctx context.Context, batch []audit.Record) error {
 				if outcomes[i].why = unfit(&batch[i]); outcomes[i].why != "" {
 					continue
 				}
-				var err error
-				if outcomes[i].decision, err = r.policy.Replay(ctx, batch[i].Input, batch[i].At, replayDeadline); err != nil {
+				nd, err := authz.ReadNondeterminism(batch[i].NDBuiltinCache)
+				if err == nil {
+					outcomes[i].decision, err = r.policy.Replay(ctx, batch[i].Input, batch[i].At, nd, replayDeadline)
+				}
+				if err != nil {
 					outcomes[i].why = err.Error()
 				}
 			}

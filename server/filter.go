@@ -97,7 +97,15 @@ func (s *server) filter(c *call) error {
 	}
 	if !f.Exact() {
 		p := problem(http.StatusUnprocessableEntity, CodeNotAFilter, "the policy cannot be said as a condition on these fields; ask about the things one by one")
+		// They quote rules, with what they read in data.
+		quoted, err := s.Engine.Judge().Decide(c.ctx, authz.Request{Subject: c.caller.Subject(), Action: authz.Action{Name: "read"}, Resource: authz.Resource{Type: "policy"}})
+		if err != nil {
+			return unavailable(err)
+		}
 		for _, part := range f.Unsaid {
+			if !quoted.Allow {
+				break
+			}
 			p.Errors = append(p.Errors, FieldError{"", part})
 		}
 		return p

@@ -91,9 +91,14 @@ func TestFilterSaysWhichRowsTheCallerMay(t *testing.T) {
 
 func TestPolicyThatIsNoFilterIsRefusedWithWhatCannotBeSaid(t *testing.T) {
 	h := open(t, shelves)
-	_, key := h.key(t, h.user(t, "ann"), authz.Permissions{"book": {"*"}})
+	_, key := h.key(t, h.user(t, "ann", "librarian", "admin"), authz.Permissions{"book": {"*"}, "policy": {"read"}})
 	got := h.do(t, "POST", "/v1/filter", `{"action":"count","resource":{"type":"book"},"target":"ucast",`+bookColumns+`}`, "x-api-key: "+key)
 	if got.StatusCode != 422 || !strings.Contains(got.body, `"NOT_A_FILTER"`) || !strings.Contains(got.body, "count(input.resource.properties.pages)") {
+		t.Errorf("%d %s", got.StatusCode, got.body)
+	}
+	// Who may not read the policy is not told its expressions.
+	got = h.do(t, "POST", "/v1/filter", `{"action":"count","resource":{"type":"book"},"target":"ucast",`+bookColumns+`}`)
+	if got.StatusCode != 422 || strings.Contains(got.body, "pages") {
 		t.Errorf("%d %s", got.StatusCode, got.body)
 	}
 	// A field without a column cannot be asked about.

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/policies"
 )
@@ -69,14 +70,16 @@ func NewMetrics() *Metrics {
 	return m
 }
 
-// Audit shows how many decision records were lost and how many wait to be
-// written.
-func (m *Metrics) Audit(lost func() uint64, waiting func() int) {
-	m.counter("ostiary_audit_records_lost_total", "Decision records that could not be kept.", lost)
+// Audit shows what became of decision records.
+func (m *Metrics) Audit(l *audit.Log) {
+	m.counter("ostiary_audit_records_lost_total", "Decision records that could not be kept.", l.Lost)
+	m.counter("ostiary_audit_records_sampled_total", "Allowed decisions that were left out by decisions.sample.", l.Sampled)
+	m.counter("ostiary_audit_records_dropped_total", "Allowed decisions that data.system.log.drop left out.", l.Dropped)
+	m.counter("ostiary_audit_records_untold_total", "Decision records that a sink beside the database did not get.", l.Untold)
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "ostiary_audit_records_waiting",
 		Help: "Decision records that wait to be written.",
-	}, func() float64 { return float64(waiting()) }))
+	}, func() float64 { return float64(l.Waiting()) }))
 }
 
 // Cache shows how many credentials were resolved from memory, and how many

@@ -466,7 +466,7 @@ func TestDecisionsCanBeReadPageByPage(t *testing.T) {
 			t.Errorf("%s: got %d, want %d", q, len(p.Decisions), want)
 		}
 	}
-	for _, q := range []string{"limit=0", "limit=501", "limit=x", "allow=yes", "since=yesterday", "until=", "principle=x", "limit=1&limit=2", "a=%zz"} {
+	for _, q := range []string{"limit=0", "limit=501", "limit=x", "allow=yes", "since=yesterday", "until=", "principle=x", "wait=31&since=2001-01-01T00:00:00Z", "wait=1", "after=x&before=y", "limit=1&limit=2", "a=%zz"} {
 		got := h.do(t, "GET", "/v1/decisions?"+q, "", "x-api-key: "+reader)
 		if got.StatusCode != 400 || got.code(t) != "INVALID" {
 			t.Errorf("%s: got %d %s", q, got.StatusCode, got.body)
@@ -474,6 +474,48 @@ func TestDecisionsCanBeReadPageByPage(t *testing.T) {
 	}
 	if got := h.do(t, "GET", "/v1/decisions/unknown", "", "x-api-key: "+reader); got.StatusCode != 404 || got.code(t) != "NOT_FOUND" {
 		t.Errorf("unknown: %d %s", got.StatusCode, got.body)
+	}
+}
+
+// Who asks again with the last id as after sees each decision once and in order,
+// and waits no longer than said when there is none.
+func TestFollowerIsToldEachDecisionOnceAndInOrder(t *testing.T) {
+	h := open(t, nil)
+	_, reader := h.key(t, h.user(t, "root", "admin"), authz.Permissions{"decision": {"read"}})
+	_, key := h.key(t, h.user(t, "ann"), nil)
+	began := time.Now()
+	query := url.Values{"since": {began.UTC().Format(time.RFC3339)}, "resourceType": {"document"}, "limit": {"3"}, "wait": {"20"}}
+	var seen []string
+	for round := range 2 {
+		for i := range 5 {
+			h.do(t, "POST", "/v1/authorize", `{"action":"read","resource":{"type":"document","id":"`+strconv.Itoa(5*round+i)+`"}}`, "x-api-key: "+key)
+			time.Sleep(2 * time.Millisecond)
+		}
+		for len(seen) < 5*(round+1) {
+			var page struct {
+				Decisions []struct {
+					ID       string
+					Resource struct{ ID string }
+				}
+			}
+			h.do(t, "GET", "/v1/decisions?"+query.Encode(), "", "x-api-key: "+reader).decode(t, &page)
+			if len(page.Decisions) == 0 || time.Since(began) > 15*time.Second {
+				t.Fatalf("told %v and then nothing", seen)
+			}
+			for _, d := range page.Decisions {
+				seen = append(seen, d.Resource.ID)
+				query.Set("after", d.ID)
+			}
+		}
+	}
+	if got := strings.Join(seen, ""); got != "0123456789" {
+		t.Errorf("told %s", got)
+	}
+	query.Set("wait", "1")
+	began = time.Now()
+	got := h.do(t, "GET", "/v1/decisions?"+query.Encode(), "", "x-api-key: "+reader)
+	if took := time.Since(began); got.StatusCode != 200 || !strings.Contains(got.body, `"decisions":[]`) || took < 900*time.Millisecond || took > 10*time.Second {
+		t.Errorf("nothing to tell: %d %s after %v", got.StatusCode, got.body, took)
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -78,6 +79,8 @@ type server struct {
 	base     string // path of the Better Auth surface
 	opa      *opa.Handler
 	zen      *authzen.Surface
+	// following counts requests that wait for decisions to be made.
+	following atomic.Int64
 }
 
 // New returns the handler of all surfaces.

@@ -165,7 +165,7 @@ func TestMetricsCountByRouteAndHoldNothingThatWasSent(t *testing.T) {
 	h.do(t, "GET", "/SECRET", "")
 	h.do(t, "SECRET", "/v1/me", "")
 	h.do(t, "POST", "/v1/authorize", `{"action":"read","resource":{"type":"document"}}`)
-	h.metrics.Audit(h.records.Lost, h.records.Waiting)
+	h.metrics.Audit(h.records)
 	h.metrics.Cache(func() (hits, misses uint64) { return 3, 4 })
 	text := scrape(h)
 	for _, want := range []string{

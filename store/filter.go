@@ -31,6 +31,7 @@ type filterDialect struct {
 	names                typeNames
 	equals               func(*sqlText, place, any) // JSON; the value is a scalar
 	has                  func(*sqlText, place, any)
+	long                 func(*sqlText, place)    // of a number: it has more than 15 characters
 	binary               func(expr string) string // text that compares byte by byte
 	search               map[authz.Op]string      // in text, %s; each argument is what is looked for
 	quote                string                   // around names
@@ -192,6 +193,8 @@ func (s *sqlText) ofJSON(c authz.Condition, p place) {
 		s.is(p, s.d.names[:]...)
 	case authz.IsText:
 		s.is(p, s.d.names[typeText])
+	case authz.Long:
+		s.when(p, typeNumber, func() { s.d.long(s, p) })
 	case authz.Eq:
 		s.d.equals(s, p, c.Value)
 	case authz.Ne:
@@ -358,6 +361,9 @@ var sqliteFilters = &filterDialect{
 	},
 	text:   sqliteValue,
 	number: sqliteValue,
+	long: func(s *sqlText, p place) {
+		s.add("length("+p.column+" -> ?) > 15", sqlitePath(p.path))
+	},
 	equals: func(s *sqlText, p place, v any) {
 		switch v := v.(type) {
 		case nil:
@@ -414,6 +420,11 @@ var postgresFilters = &filterDialect{
 		s.add("(")
 		postgresValue(s, p)
 		s.add(" #>> '{}')")
+	},
+	long: func(s *sqlText, p place) {
+		s.add("length(")
+		postgresValue(s, p)
+		s.add(" #>> '{}') > 15")
 	},
 	number: func(s *sqlText, p place) {
 		s.add("(")

@@ -196,7 +196,7 @@ func TestUsersOfAnyKindComeByteByByte(t *testing.T) {
 // An owner that is none, or is spelled otherwise than their id, is nobody.
 func TestKeyOfAnOwnerThatIsNoneHasNone(t *testing.T) {
 	eachKind(t, func(t *testing.T, db *DB, ann authn.User) {
-		for _, owner := range []string{"", "junk", " " + ann.ID, "0" + ann.ID, "+" + ann.ID, strings.ToUpper("a" + ann.ID), "{" + ann.ID + "}", "99999999999999999999", "4711", ann.ID + "\x00", "\x00"} {
+		for _, owner := range []string{"", "junk", " " + ann.ID, "0" + ann.ID, "+" + ann.ID, strings.ToUpper("a" + ann.ID), "{" + ann.ID + "}", "99999999999999999999", "4711"} {
 			execSQL(t, db, fmt.Sprintf(`UPDATE "apikey" SET "referenceId" = '%s' WHERE "key" = 'digest-k1'`, owner))
 			if _, u, _, err := db.KeyByDigest(t.Context(), "digest-k1"); err != nil || u.ID != "" {
 				t.Errorf("of %q: got %q, %v, want nobody", owner, u.ID, err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"net/url"
 	"os"
@@ -151,6 +152,9 @@ type config struct {
 		Strict    bool          `key:"strict" help:"deny when a decision cannot be recorded"`
 		Buffer    int           `key:"buffer" help:"decisions waiting to be written before some are lost"`
 		Retention time.Duration `key:"retention" help:"how long decision records are kept; 0s is for ever"`
+		Sample    fraction      `key:"sample" help:"part of the allowed decisions that is recorded, from 0 to 1; denials always are"`
+		Sinks     []string      `key:"sinks" help:"where records go: database, stdout, file:PATH, opa:URL of a service that takes OPA's decision logs"`
+		OPAToken  string        `key:"opa_token" help:"bearer token for that service"`
 	} `key:"decisions"`
 
 	OPA struct {
@@ -224,6 +228,8 @@ func defaults() config {
 	c.Decisions.Deadline = time.Second
 	c.Decisions.Buffer = 20_000
 	c.Decisions.Retention = 90 * day
+	c.Decisions.Sample = 1
+	c.Decisions.Sinks = []string{"database"}
 	c.Cache.Size = 100_000
 	c.Cache.Life = time.Minute
 	c.Cache.Lease = 2 * time.Second
@@ -518,6 +524,30 @@ func (c *config) check(where func(key string) string) []error {
 	if c.AuthZEN.MaxEvaluations == 0 {
 		refuse("authzen.max_evaluations", "must be at least 1")
 	}
+	if n := c.Decisions.Sample; n < 0 || n > 1 {
+		refuse("decisions.sample", "%v is not from 0 to 1", float64(n))
+	}
+	if len(c.Decisions.Sinks) == 0 {
+		refuse("decisions.sinks", "is empty; database is the one that can be searched")
+	}
+	for i, s := range c.Decisions.Sinks {
+		kind, where, _ := strings.Cut(s, ":")
+		switch {
+		case slices.Contains(c.Decisions.Sinks[:i], s):
+			refuse("decisions.sinks", "%q is there twice", s)
+		case s == "database", s == "stdout", kind == "file" && where != "":
+		case kind == "opa":
+			// Not shown: a URL can hold a password.
+			if u, err := url.Parse(where); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+				refuse("decisions.sinks", "opa: needs an http:// or https:// URL without credentials and query")
+			}
+		default:
+			refuse("decisions.sinks", "%q is none of database, stdout, file:PATH, opa:URL", s)
+		}
+	}
+	if c.Decisions.Strict && !slices.Contains(c.Decisions.Sinks, "database") {
+		refuse("decisions.strict", "needs the sink database: others are never waited for")
+	}
 	if c.Search.Candidates == 0 {
 		refuse("search.candidates", "must be at least 1")
 	}
@@ -562,6 +592,9 @@ func (c *config) postgres() bool {
 // ---- Values as people write them ----
 
 const day = 24 * time.Hour
+
+// fraction is a number from 0 to 1.
+type fraction float64
 
 // size is a number of bytes, written with or without a unit.
 type size int64
@@ -609,6 +642,12 @@ func decode(from, to reflect.Type, data any) (any, error) {
 		return parseDuration(fmt.Sprint(data))
 	case reflect.TypeFor[size]():
 		return parseSize(fmt.Sprint(data))
+	case reflect.TypeFor[fraction]():
+		n, err := strconv.ParseFloat(fmt.Sprint(data), 64)
+		if err != nil || math.IsNaN(n) {
+			return nil, fmt.Errorf("%q is not a number such as 0.1", fmt.Sprint(data))
+		}
+		return fraction(n), nil
 	case reflect.TypeFor[bool]():
 		switch fmt.Sprint(data) {
 		case "true":
@@ -687,7 +726,7 @@ func kind(v reflect.Value) string {
 		return "list"
 	case bool:
 		return "bool"
-	case int, int64:
+	case int, int64, fraction:
 		return "number"
 	}
 	return "text"

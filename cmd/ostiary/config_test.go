@@ -87,6 +87,10 @@ func other(s setting) string {
 		return "database"
 	case "keys.default_permissions":
 		return "user:list,session:revoke"
+	case "decisions.sample":
+		return "0.25"
+	case "decisions.sinks":
+		return "database,file:decisions.log,opa:https://logs.example.test/opa"
 	}
 	switch v := s.value.Interface().(type) {
 	case time.Duration:

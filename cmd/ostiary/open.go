@@ -3,19 +3,23 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ostiary/ostiary"
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/decisionlog"
 	"github.com/ostiary/ostiary/directory"
 	"github.com/ostiary/ostiary/policies"
 	"github.com/ostiary/ostiary/server/authzen"
@@ -153,6 +157,9 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 		Audit: audit.Options{
 			Buffer: c.Decisions.Buffer,
 			Strict: c.Decisions.Strict,
+			Sample: (*float64)(&c.Decisions.Sample),
+			// Commands beside the service have no other sinks: a file has one writer.
+			Elsewhere: !slices.Contains(c.Decisions.Sinks, "database"),
 		},
 		Request: request.Options{
 			KeyHeaders:     c.KeyHeaders,
@@ -233,6 +240,57 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 			},
 		},
 	}
+}
+
+// sinks opens where the service tells decisions beside the database.
+func (c *config) sinks(ctx context.Context, stdout io.Writer, log *slog.Logger) ([]audit.Sink, error) {
+	var all []audit.Sink
+	for _, s := range c.Decisions.Sinks {
+		var sink audit.Sink
+		var err error
+		switch kind, where, _ := strings.Cut(s, ":"); kind {
+		case "stdout":
+			sink = audit.Lines(stdout)
+		case "file":
+			sink, err = audit.OpenFile(where)
+		case "opa":
+			sink, err = decisionlog.Open(ctx, decisionlog.Options{URL: where, Token: c.Decisions.OPAToken, Instance: rand.Text(), Log: log})
+		default:
+			continue
+		}
+		if err != nil {
+			for _, s := range all {
+				err = errors.Join(err, s.Close(ctx))
+			}
+			return nil, &usageError{err}
+		}
+		all = append(all, sink)
+	}
+	return all, nil
+}
+
+// reopenFiles has files that were moved away begin anew at each SIGHUP, until
+// ctx ends.
+func reopenFiles(ctx context.Context, sinks []audit.Sink, log *slog.Logger) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	context.AfterFunc(ctx, func() { signal.Stop(hup) })
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hup:
+			}
+			for _, s := range sinks {
+				if f, ok := s.(*audit.File); ok {
+					if err := f.Reopen(); err != nil {
+						log.Error("file of decisions not opened anew", "error", err)
+					}
+				}
+			}
+		}
+	}()
 }
 
 // identifiers are those of the service to AuthZEN callers: as configured, or the

@@ -64,7 +64,7 @@ type publishing struct {
 }
 
 func (p *publishing) addFlags(cmd *cobra.Command) {
-	p.remote.addFlags(cmd)
+	p.flags(cmd)
 	cmd.Flags().StringVar(&p.note, "note", "", "why; it is kept with the revision")
 	cmd.Flags().StringVar(&p.expect, "expect", "", "refuse unless this revision is in force")
 	cmd.Flags().BoolVar(&p.asJSON, "json", false, "print the publication as JSON")
@@ -94,10 +94,15 @@ func (p *publishing) body(cmd *cobra.Command, more map[string]any) map[string]an
 // do publishes, by the service or in the database, and shows what was published.
 func (p *publishing) do(cmd *cobra.Command, method, path string, in map[string]any, local func(o *ostiary.Ostiary) (policies.Publication, error)) error {
 	var out publication
-	var err error
-	if p.url != "" {
+	named, err := p.named(cmd)
+	switch {
+	case err != nil:
+		return err
+	case named && in == nil:
+		err = p.call(cmd, method, path, nil, &out)
+	case named:
 		err = p.call(cmd, method, path, in, &out)
-	} else {
+	default:
 		err = with(cmd, func(o *ostiary.Ostiary) error {
 			done, err := local(o)
 			out = publicationOf(done)
@@ -194,8 +199,11 @@ func policyHistory() *cobra.Command {
 	var asJSON bool
 	cmd := subcommand("history", "List what was published, the newest first", nil, func(cmd *cobra.Command, args []string) error {
 		out := []publication{}
-		var err error
-		if r.url != "" {
+		named, err := r.named(cmd)
+		switch {
+		case err != nil:
+			return err
+		case named:
 			q := url.Values{"limit": {strconv.Itoa(limit)}}
 			if before > 0 {
 				q.Set("before", strconv.FormatInt(before, 10))
@@ -205,7 +213,7 @@ func policyHistory() *cobra.Command {
 			}
 			err = r.call(cmd, http.MethodGet, "/v1/policy/revisions?"+q.Encode(), nil, &page)
 			out = page.Revisions
-		} else {
+		default:
 			err = with(cmd, func(o *ostiary.Ostiary) error {
 				ps, err := o.Policies().History(cmd.Context(), caller, before, limit)
 				for _, p := range ps {
@@ -227,7 +235,7 @@ func policyHistory() *cobra.Command {
 		}
 		return w.Flush()
 	})
-	r.addFlags(cmd)
+	r.flags(cmd)
 	cmd.Flags().IntVar(&limit, "limit", 50, fmt.Sprintf("at most this many, up to %d", policies.MaxHistory))
 	cmd.Flags().Int64Var(&before, "before", 0, "only those before this sequence")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
@@ -243,9 +251,12 @@ func policyShow() *cobra.Command {
 			Revision string            `json:"revision"`
 			Files    map[string]string `json:"files"`
 		}
-		var err error
+		named, err := r.named(cmd)
 		name := first(args)
-		if r.url != "" {
+		switch {
+		case err != nil:
+			return err
+		case named:
 			if name == "" {
 				var page struct{ Revisions []publication }
 				if err := r.call(cmd, http.MethodGet, "/v1/policy/revisions?limit=1", nil, &page); err != nil {
@@ -257,7 +268,7 @@ func policyShow() *cobra.Command {
 				name = page.Revisions[0].Revision
 			}
 			err = r.call(cmd, http.MethodGet, "/v1/policy/revisions/"+url.PathEscape(name), nil, &doc)
-		} else {
+		default:
 			err = with(cmd, func(o *ostiary.Ostiary) error {
 				rev, err := o.Policies().Revision(cmd.Context(), caller, name)
 				doc.Revision, doc.Files = rev.ID, rev.Files
@@ -277,7 +288,7 @@ func policyShow() *cobra.Command {
 		return show(cmd, asJSON, doc, strings.TrimRight(b.String(), "\n"))
 	})
 	cmd.Args = optional
-	r.addFlags(cmd)
+	r.flags(cmd)
 	cmd.Flags().StringVar(&out, "out", "", "write the files to this folder, which must be new or empty")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the files as JSON")
 	return cmd

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ostiary/ostiary"
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/policies"
@@ -22,12 +21,13 @@ func policyReplay() *cobra.Command {
 	var candidate, file, failOn, expect, junit string
 	var since time.Duration
 	var asJSON bool
+	var r remote
 	cmd := subcommand("replay --candidate DIR [--since DURATION | --file EXPORT]", "Ask a candidate what was decided before", nil, func(cmd *cobra.Command, _ []string) error {
 		switch {
 		case candidate == "":
 			return misuse(cmd, "--candidate is missing")
-		case file != "" && cmd.Flags().Changed("since"):
-			return misuse(cmd, "one of --since and --file")
+		case file != "" && (cmd.Flags().Changed("since") || r.url != ""):
+			return misuse(cmd, "--file excludes --since and --server")
 		case failOn != policies.DenyToAllow && failOn != "any" && failOn != "none":
 			return misuse(cmd, "--fail-on: %q is none of %s, any, none", failOn, policies.DenyToAllow)
 		}
@@ -63,9 +63,9 @@ func policyReplay() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("%s: %w", file, err)
 			}
-		} else if err := with(cmd, func(o *ostiary.Ostiary) error {
+		} else if err := r.read(cmd, func(l decisionLog) error {
 			var err error
-			report, err = policies.Replay(cmd.Context(), policy, recorded(cmd.Context(), o.Decisions(), time.Now().Add(-since)))
+			report, err = policies.Replay(cmd.Context(), policy, history(cmd.Context(), l, time.Now().Add(-since)))
 			return err
 		}); err != nil {
 			return err
@@ -101,8 +101,9 @@ reasons), role, action and resourceType:
   [{"flip": "allow-to-deny", "role": "editor", "resourceType": "document", "action": "delete"}]`
 	cmd.Example = `  ostiary policy replay --candidate policies --since 168h
   ostiary policy replay --candidate policies --file decisions.jsonl --fail-on any --expect intended.json`
+	r.flags(cmd)
 	cmd.Flags().StringVar(&candidate, "candidate", "", "folder of the policies to ask")
-	cmd.Flags().DurationVar(&since, "since", 24*time.Hour, "decisions of the database as old as this at most")
+	cmd.Flags().DurationVar(&since, "since", 24*time.Hour, "decisions as old as this at most")
 	cmd.Flags().StringVar(&file, "file", "", "decisions of this export instead")
 	cmd.Flags().StringVar(&failOn, "fail-on", policies.DenyToAllow, "what is a failure: deny-to-allow, any flip, or none")
 	cmd.Flags().StringVar(&expect, "expect", "", "file with the flips that are intended, as JSON")
@@ -113,8 +114,8 @@ reasons), role, action and resourceType:
 
 var errStopped = errors.New("stopped")
 
-// recorded yields the decisions of a store, the oldest first.
-func recorded(ctx context.Context, from audit.Store, since time.Time) iter.Seq2[audit.Record, error] {
+// history yields the decisions of a log, the oldest first.
+func history(ctx context.Context, from decisionLog, since time.Time) iter.Seq2[audit.Record, error] {
 	return func(yield func(audit.Record, error) bool) {
 		err := from.EachRecord(ctx, audit.Query{Since: since}, func(r audit.Record) error {
 			if !yield(r, nil) {

@@ -56,10 +56,15 @@ func serve(cmd *cobra.Command, first bool) (err error) {
 	}
 	defer ln.Close()
 	baseURL := c.url(ln.Addr())
-	o, err := open(ctx, c.options(log, baseURL))
+	options := c.options(log, baseURL)
+	if options.Audit.Sinks, err = c.sinks(ctx, cmd.OutOrStdout(), log); err != nil {
+		return err
+	}
+	o, err := open(ctx, options)
 	if err != nil {
 		return err
 	}
+	reopenFiles(ctx, options.Audit.Sinks, log)
 	// Last of all, when no request is in flight: it writes the decisions that
 	// were made for them.
 	defer func() { err = errors.Join(err, o.Close()) }()

@@ -612,3 +612,14 @@ func FuzzDataBody(f *testing.F) {
 		}
 	})
 }
+
+// A few kilobytes of YAML can stand for gigabytes.
+func TestAliasesInYAMLAreRefused(t *testing.T) {
+	h := open(t)
+	_, root := h.key(t, "root", "admin", all)
+	bomb := "a: &a " + strings.Repeat("x", 1000) + "\ninput: [" + strings.Repeat("*a,", 1000) + "*a]\n"
+	for _, path := range []string{"/v1/data/things", "/v0/data/things"} {
+		got := h.do(t, "POST", path, bomb, "x-api-key: "+root, "Content-Type: application/x-yaml")
+		got.is(t, path, 400, "invalid_parameter")
+	}
+}

@@ -1,0 +1,62 @@
+package policies
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/ostiary/ostiary/authz"
+)
+
+// Advice says in plain words what would have to change for a denial to be an
+// allow, one sentence for each reason. Sentences that begin with "or" are
+// alternatives to the one before.
+func (b Bundle) Advice(d authz.Decision) []string {
+	var all []string
+	if d.Allow {
+		return all
+	}
+	for _, r := range d.Reasons {
+		switch r.Code {
+		case "role_missing":
+			all = append(all, b.roleAdvice(r.Permission)...)
+		case "grant_missing":
+			all = append(all, fmt.Sprintf("grant the key %s", r.Permission))
+		case "unauthenticated":
+			all = append(all, "present a credential: a session or an API key")
+		case "owner_banned":
+			all = append(all, "lift the ban of the account")
+		case "impersonating":
+			all = append(all, "leave it to the person: end the impersonation")
+		case "session_not_fresh":
+			all = append(all, "sign in again, so that the session is fresh")
+		case "last_admin":
+			all = append(all, "make somebody else an administrator first")
+		case "escalation":
+			all = append(all, "ask for no more than whoever asks has, or let somebody ask who has more")
+		default:
+			all = append(all, fmt.Sprintf("the rule that says %q must not hold", r.Message))
+		}
+	}
+	return all
+}
+
+func (b Bundle) roleAdvice(permission string) []string {
+	resourceType, action, _ := strings.Cut(permission, ":")
+	var all, roles []string
+	for _, role := range slices.Sorted(maps.Keys(b.Roles)) {
+		if b.Roles[role].Allows(resourceType, action) {
+			roles = append(roles, role)
+		}
+	}
+	if len(roles) > 0 {
+		all = append(all, fmt.Sprintf("give the principal a role that permits %s: %s", permission, strings.Join(roles, ", ")))
+	} else {
+		all = append(all, fmt.Sprintf("no role permits %s: give one the permission, in data.roles", permission))
+	}
+	if b.appTypes()[resourceType] {
+		all = append(all, fmt.Sprintf("or meet a condition of a rule allow of package app.%s", resourceType))
+	}
+	return all
+}
