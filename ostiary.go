@@ -182,7 +182,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	}
 	i.metrics = server.NewMetrics()
 	if i.gate, failed = forwardauth.New(forwardauth.Options{
-		Authn: i.authn, Engine: i.engine, Policies: i.library, Reader: i.reader,
+		Authn: i.authn, Policies: i.library, Reader: i.reader,
 		Proxies: o.ForwardProxies, Secrets: o.ForwardSecrets, Log: o.Log, Decided: i.metrics.Decided,
 	}); failed != nil {
 		mistakes = append(mistakes, failed)

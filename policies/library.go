@@ -56,6 +56,7 @@ type Library struct {
 
 type inForce struct {
 	bundle      Bundle
+	policy      *authz.Policy // what it was compiled to; nil if nothing is in force
 	publication Publication // zero if it was not published
 	status      Status
 }
@@ -72,7 +73,10 @@ type Status struct {
 	Err error
 }
 
-// Open loads, compiles and puts in force, or fails.
+// Open loads, compiles and puts in force, or fails. If what was published does not
+// load or compile, which after a change of the program can be, it does not fail:
+// until something else is published nothing is in force, so that the engine denies
+// everything, and Status says why.
 func Open(ctx context.Context, o Options) (*Library, error) {
 	if o.Engine == nil {
 		return nil, errors.New("policies: Options.Engine is nil")
@@ -87,13 +91,21 @@ func Open(ctx context.Context, o Options) (*Library, error) {
 		o.Clock = time.Now
 	}
 	l := &Library{options: o, turn: make(chan struct{}, 1), bell: make(chan struct{}, 1)}
+	l.current.Store(&inForce{})
 	b, p, err := l.read(ctx)
-	if err != nil {
+	if err == nil {
+		err = l.enforce(ctx, b, p)
+	}
+	if err == nil {
+		return l, nil
+	}
+	if o.Store == nil || ctx.Err() != nil || errors.Is(err, authn.ErrUnavailable) {
 		return nil, err
 	}
-	if err := l.enforce(ctx, b, p); err != nil {
-		return nil, err
+	if _, wrong := Load(nil, o.Settings); wrong != nil {
+		return nil, wrong // whatever was published
 	}
+	l.settle(Status{}, err)
 	return l, nil
 }
 
@@ -110,22 +122,32 @@ func (l *Library) Reload(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // says nothing about the files
 	}
+	if err == nil {
+		now := *l.current.Load()
+		now.publication, now.status.Published = p, p.Revision
+		l.current.Store(&now)
+	}
+	l.settle(before.status, err)
+	return err
+}
+
+// settle notes whether the newest is in force, and says so if that is news.
+func (l *Library) settle(before Status, err error) {
 	now := *l.current.Load()
 	now.status.Err = err
-	if err == nil {
-		now.publication, now.status.Published = p, p.Revision
-	}
 	l.current.Store(&now)
-	switch {
-	case err != nil && (before.status.Err == nil || before.status.Err.Error() != err.Error()):
-		l.options.Log.Error("policy not loaded, the one before stays in force",
-			"revision", before.status.Revision, "error", oneLine(err))
-	case err == nil && now.status.Revision != before.status.Revision:
-		l.options.Log.Info("policy loaded", "revision", now.status.Revision)
-	case err == nil && before.status.Err != nil:
-		l.options.Log.Info("policy files are again those in force", "revision", now.status.Revision)
+	revision := now.status.Revision
+	switch again := err != nil && before.Err != nil && before.Err.Error() == err.Error(); {
+	case again:
+	case err != nil && revision == "":
+		l.options.Log.Error("policy not loaded, everything is denied", "error", oneLine(err))
+	case err != nil:
+		l.options.Log.Error("policy not loaded, the one before stays in force", "revision", revision, "error", oneLine(err))
+	case revision != before.Revision:
+		l.options.Log.Info("policy loaded", "revision", revision)
+	case before.Err != nil:
+		l.options.Log.Info("policy files are again those in force", "revision", revision)
 	}
-	return err
 }
 
 func (l *Library) read(ctx context.Context) (Bundle, Publication, error) {
@@ -151,7 +173,7 @@ func (l *Library) readPublished(ctx context.Context) (Bundle, Publication, error
 	if err != nil {
 		return Bundle{}, Publication{}, err
 	}
-	if now := l.current.Load(); now != nil && now.publication == newest {
+	if now := l.current.Load(); now.status.Revision != "" && now.publication == newest {
 		return now.bundle, newest, nil
 	}
 	from, err := l.base(ctx, newest)
@@ -180,7 +202,7 @@ func (l *Library) enforce(ctx context.Context, b Bundle, from Publication) error
 
 func (l *Library) swap(b Bundle, p *authz.Policy, from Publication) {
 	// The bundle first: who sees the new policy decide finds it here too.
-	l.current.Store(&inForce{b, from, Status{Revision: b.Source.Revision, Loaded: time.Now().UTC(), Published: from.Revision}})
+	l.current.Store(&inForce{b, p, from, Status{Revision: b.Source.Revision, Loaded: time.Now().UTC(), Published: from.Revision}})
 	l.options.Engine.Swap(p)
 	if l.options.Swapped != nil {
 		l.options.Swapped(b.Source.Revision)
@@ -252,6 +274,13 @@ func (l *Library) Status() Status { return l.current.Load().status }
 
 // Bundle returns the bundle in force. The caller must not change it.
 func (l *Library) Bundle() Bundle { return l.current.Load().bundle }
+
+// InForce returns the bundle in force and who answers by it, whatever comes into
+// force meanwhile: for questions that are made from the one and put to the other.
+func (l *Library) InForce() (Bundle, authz.Decider) {
+	now := l.current.Load()
+	return now.bundle, l.options.Engine.Under(now.policy)
+}
 
 // oneLine joins the lines of an error that lists several mistakes.
 func oneLine(err error) string {

@@ -22,7 +22,17 @@ func (l *Library) keepsPublisher(ctx context.Context, caller authn.Principal, c 
 	if may || err != nil {
 		return err
 	}
-	if could, err := l.somebodyMayPublish(ctx, caller, l.Bundle(), l.options.Engine.Policy()); !could || err != nil {
+	b, p := l.Bundle(), l.options.Engine.Policy()
+	if p == nil {
+		// What should be in force cannot be: what everybody begins with counts.
+		if b, err = Load(nil, l.options.Settings); err == nil {
+			p, err = authz.Compile(ctx, b.Source)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if could, err := l.somebodyMayPublish(ctx, caller, b, p); !could || err != nil {
 		return err
 	}
 	return &RefusedError{StepLockout, []error{errors.New("nobody who may publish now could publish the next policy: policy:publish has to remain with somebody who is not banned")}}

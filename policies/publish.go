@@ -331,6 +331,9 @@ type operation struct {
 	target  string         // of the event: the role; empty for the revision
 }
 
+// edits reports whether the files are made from those in force.
+func (o operation) edits() bool { return o.target != "" }
+
 func (o operation) resource() authz.Resource {
 	properties := map[string]any{"operation": o.name, "note": o.note, "dryRun": o.dryRun}
 	maps.Copy(properties, o.details)
@@ -382,9 +385,10 @@ func (l *Library) publish(ctx context.Context, caller authn.Principal, op operat
 		return Publication{}, err
 	}
 	from, err := l.base(ctx, newest)
-	if err != nil {
+	if err != nil && (op.edits() || errors.Is(err, authn.ErrUnavailable) || ctx.Err() != nil) {
 		return Publication{}, err
 	}
+	// Otherwise its files cannot be read. That is to be mended by what follows it.
 	if op.expect != nil && *op.expect != from.Revision && (*op.expect == "" || *op.expect != from.PolicyRevision) {
 		return Publication{}, &OvertakenError{from.Publication}
 	}

@@ -327,7 +327,7 @@ func TestPublishingNeedsPermission(t *testing.T) {
 // program, say. It goes on under the policy before, and says so.
 func TestInstanceKeepsWhatItHasIfItCannotFollow(t *testing.T) {
 	p := newPress(t)
-	here, there := p.open(), p.open(func(o *policies.Options) { o.Store = altered{o.Store} })
+	here, there := p.open(), p.open(func(o *policies.Options) { o.Store = altered{o.Store, ""} })
 	published, err := here.Publish(t.Context(), p.admin, policies.Upload{Files: good()})
 	must(t, err)
 	there.Forget("policy", published.Revision)
@@ -339,11 +339,83 @@ func TestInstanceKeepsWhatItHasIfItCannotFollow(t *testing.T) {
 	}
 }
 
+// An instance that starts while it cannot follow denies everything, until what is
+// published is mended; and that is possible through it.
+func TestInstanceStartsWithoutAPolicyAndIsMended(t *testing.T) {
+	p := newPress(t)
+	here := p.open()
+	first, err := here.Publish(t.Context(), p.admin, policies.Upload{Files: good()})
+	must(t, err)
+	for name, mend := range map[string]func(i *instance) (policies.Publication, error){
+		"published": func(i *instance) (policies.Publication, error) {
+			return i.Publish(t.Context(), program, policies.Upload{Files: good("data.json", "")})
+		},
+		"rolled back": func(i *instance) (policies.Publication, error) {
+			return i.Rollback(t.Context(), program, first.Revision, "", nil)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bad, err := here.Publish(t.Context(), p.admin, policies.Upload{Files: good("data.json", `{"x": "`+name+`"}`)})
+			must(t, err)
+			broken := func(o *policies.Options) { o.Store = altered{o.Store, bad.Revision} }
+			i := p.open(broken)
+			if s := i.Status(); s.Err == nil || s.Revision != "" || i.engine.Policy() != nil || i.allows(t, "read") {
+				t.Fatalf("in force: %+v", s)
+			}
+			bundle, by := i.InForce()
+			d, err := by.Decide(t.Context(), authz.Request{Action: authz.Action{Name: "read"}})
+			if err != nil || d.Allow || d.Reasons[0].Code != authz.CodeUnavailable || len(bundle.Source.Modules) != 0 {
+				t.Errorf("decided %+v, %v", d, err)
+			}
+			if err := i.Settled(t.Context()); !errors.Is(err, authn.ErrUnavailable) {
+				t.Errorf("settled: %v", err)
+			}
+			// Nobody but the program may, whatever they might otherwise.
+			if _, err := i.Publish(t.Context(), p.admin, policies.Upload{Files: good()}); !errors.Is(err, authz.ErrDenied) {
+				t.Errorf("publish by an administrator: %v", err)
+			}
+			// What would lock them out is no way out.
+			_, err = i.Publish(t.Context(), program, policies.Upload{Files: good("data.json", `{"roles": {"admin": {}}}`)})
+			if refused, ok := errors.AsType[*policies.RefusedError](err); !ok || refused.Step != policies.StepLockout {
+				t.Errorf("publish a lock-out: %v", err)
+			}
+			if _, err := i.SetRole(t.Context(), program, "r", nil, policies.Upload{}); err == nil {
+				t.Error("a role was set in files that cannot be read")
+			}
+			got, err := mend(i)
+			must(t, err)
+			if s := i.Status(); s.Err != nil || s.Published != got.Revision || !i.allows(t, "read") || got.Parent != bad.Revision {
+				t.Errorf("not mended: %+v", s)
+			}
+			if there := p.open(broken); there.Status().Err != nil || !there.allows(t, "read") {
+				t.Errorf("not mended elsewhere: %+v", there.Status())
+			}
+		})
+	}
+}
+
+// That the settings are no settings is nothing that could be published away.
+func TestInstanceWithBadSettingsDoesNotStart(t *testing.T) {
+	p := newPress(t)
+	_, err := p.open().Publish(t.Context(), p.admin, policies.Upload{Files: good()})
+	must(t, err)
+	_, err = policies.Open(t.Context(), policies.Options{Engine: authz.NewEngine(authz.Options{}), Store: p.db, Settings: map[string]any{"admin_roles": 1}})
+	if err == nil || !strings.Contains(err.Error(), "admin_roles") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // altered has other files than were published.
-type altered struct{ policies.Store }
+type altered struct {
+	policies.Store
+	only string // of this revision, if not empty
+}
 
 func (u altered) PolicyRevision(ctx context.Context, name string) (policies.Revision, error) {
 	r, err := u.Store.PolicyRevision(ctx, name)
+	if u.only != "" && r.ID != u.only {
+		return r, err
+	}
 	r.Files = good("data.json", `{"roles": {"user": {"*": ["*"]}}}`)
 	return r, err
 }
