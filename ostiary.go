@@ -53,10 +53,12 @@ type Options struct {
 
 	// Policies, or the folder PoliciesDir, which is watched for changes, is a
 	// bundle that is added to the built-in one. With PoliciesPublished it is
-	// instead the revision that was published last, on whatever instance.
+	// instead the revision that was published last, on whatever instance, and with
+	// PoliciesFrom what that brings, as package bundles does from a server.
 	Policies          fs.FS
 	PoliciesDir       string
 	PoliciesPublished bool
+	PoliciesFrom      policies.Courier
 	// MinCoverage is how many per cent of its lines the tests of a revision have
 	// to reach to be published.
 	MinCoverage float64
@@ -214,7 +216,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 // to look at; that it is not there is told elsewhere.
 func (i *Ostiary) openPolicies(ctx context.Context, o Options) (*policies.Library, error) {
 	p := policies.Options{
-		Engine: i.engine, FS: o.Policies, Dir: o.PoliciesDir, MinCoverage: o.MinCoverage,
+		Engine: i.engine, FS: o.Policies, Dir: o.PoliciesDir, Courier: o.PoliciesFrom, MinCoverage: o.MinCoverage,
 		Settings: o.PolicySettings(), Log: o.Log, Clock: o.Clock,
 		// What was concluded under other rules is not remembered.
 		Swapped: func(string) {

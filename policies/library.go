@@ -23,6 +23,7 @@ type Options struct {
 	FS       fs.FS         // the author's bundle, or nil
 	Dir      string        // instead of FS: a folder that is watched for changes
 	Store    Store         // instead of both: revisions that are published
+	Courier  Courier       // instead of all: brings bundles from elsewhere
 	Settings map[string]any
 	// Users is who is asked about before a revision is published: somebody has to
 	// be left who may publish the next one. nil: only the publisher is.
@@ -52,12 +53,14 @@ type Library struct {
 	// that was looked at, and the bell for it.
 	told, looked atomic.Uint64
 	bell         chan struct{}
+
+	accepted accepted // of a courier; with the turn of reload
 }
 
 type inForce struct {
 	bundle      Bundle
 	policy      *authz.Policy // what it was compiled to; nil if nothing is in force
-	publication Publication // zero if it was not published
+	publication Publication   // zero if it was not published
 	status      Status
 }
 
@@ -65,8 +68,8 @@ type inForce struct {
 type Status struct {
 	Revision string
 	Loaded   time.Time
-	// Published is the name of the published revision that it was made from;
-	// empty if it was not.
+	// Published is the name of the published revision, or that of the bundle
+	// brought by a courier, that it was made from; empty if it was not.
 	Published string
 	// Err is why the newest files, or what was published last, are not in force,
 	// or nil.
@@ -74,15 +77,21 @@ type Status struct {
 }
 
 // Open loads, compiles and puts in force, or fails. If what was published does not
-// load or compile, which after a change of the program can be, it does not fail:
-// until something else is published nothing is in force, so that the engine denies
-// everything, and Status says why.
+// load or compile, which after a change of the program can be, or if a courier
+// brings nothing that does, it does not fail: until there is something else nothing
+// is in force, so that the engine denies everything, and Status says why.
 func Open(ctx context.Context, o Options) (*Library, error) {
 	if o.Engine == nil {
 		return nil, errors.New("policies: Options.Engine is nil")
 	}
-	if o.FS != nil && o.Dir != "" || o.Store != nil && (o.FS != nil || o.Dir != "") {
-		return nil, errors.New("policies: Options has more than one of FS, Dir and Store")
+	sources := 0
+	for _, given := range []bool{o.FS != nil, o.Dir != "", o.Store != nil, o.Courier != nil} {
+		if given {
+			sources++
+		}
+	}
+	if sources > 1 {
+		return nil, errors.New("policies: Options has more than one of FS, Dir, Store and Courier")
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -92,6 +101,12 @@ func Open(ctx context.Context, o Options) (*Library, error) {
 	}
 	l := &Library{options: o, turn: make(chan struct{}, 1), bell: make(chan struct{}, 1)}
 	l.current.Store(&inForce{})
+	if o.Courier != nil {
+		if err := l.begin(ctx); err != nil {
+			return nil, err
+		}
+		return l, nil
+	}
 	b, p, err := l.read(ctx)
 	if err == nil {
 		err = l.enforce(ctx, b, p)
@@ -110,8 +125,12 @@ func Open(ctx context.Context, o Options) (*Library, error) {
 }
 
 // Reload loads again now. On failure the policy before stays in force, and
-// Status says why. Files that are what they were change nothing.
+// Status says why. Files that are what they were change nothing. A courier comes
+// when it comes: of what it brought last the error is returned.
 func (l *Library) Reload(ctx context.Context) error {
+	if l.options.Courier != nil {
+		return l.Status().Err
+	}
 	l.reload.Lock()
 	defer l.reload.Unlock()
 	before := l.current.Load()
@@ -141,6 +160,8 @@ func (l *Library) settle(before Status, err error) {
 	case again:
 	case err != nil && revision == "":
 		l.options.Log.Error("policy not loaded, everything is denied", "error", oneLine(err))
+	case err != nil && revision != before.Revision:
+		l.options.Log.Error("policy loaded, but not kept", "revision", revision, "error", oneLine(err))
 	case err != nil:
 		l.options.Log.Error("policy not loaded, the one before stays in force", "revision", revision, "error", oneLine(err))
 	case revision != before.Revision:

@@ -77,7 +77,7 @@ type Publication struct {
 var (
 	// ErrNotPublished reports that the policies are not in the database, so that
 	// they are changed elsewhere.
-	ErrNotPublished = errors.New("policies come from files: publish them there, or set policies.source to database")
+	ErrNotPublished = errors.New("policies come from elsewhere: publish them there, or set policy.source to database")
 	ErrNoRevision   = errors.New("there is no such revision")
 )
 
@@ -164,15 +164,25 @@ func tooMuch() error {
 	return fmt.Errorf("a revision has at most %d files and %d bytes", MaxFiles, MaxBytes)
 }
 
+// fits refuses more than a revision may hold.
+func fits(files map[string]string) error {
+	total := 0
+	for name, text := range files {
+		total += len(name) + len(text)
+	}
+	if len(files) > MaxFiles || total > MaxBytes {
+		return &RefusedError{StepCheck, []error{tooMuch()}}
+	}
+	return nil
+}
+
 // filesystem checks what was uploaded and returns it as files.
 func filesystem(files map[string]string) (fs.FS, []error) {
 	// In memory; what is in testing/fstest is not for tests alone.
 	fsys := fstest.MapFS{}
 	var mistakes []error
-	total := 0
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		text := files[name]
-		total += len(name) + len(text)
 		hidden := slices.ContainsFunc(strings.Split(name, "/"), func(part string) bool { return strings.HasPrefix(part, ".") })
 		switch {
 		case !fs.ValidPath(name) || hidden || len(name) > MaxName || strings.ContainsAny(name, "\\\x00\n\r"):
@@ -183,9 +193,6 @@ func filesystem(files map[string]string) (fs.FS, []error) {
 			mistakes = append(mistakes, fmt.Errorf("%s: is not UTF-8", name))
 		}
 		fsys[name] = &fstest.MapFile{Data: []byte(text)}
-	}
-	if len(files) > MaxFiles || total > MaxBytes {
-		return nil, []error{tooMuch()}
 	}
 	for name := range files {
 		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
@@ -396,6 +403,9 @@ func (l *Library) publish(ctx context.Context, caller authn.Principal, op operat
 	if err != nil {
 		return Publication{}, err
 	}
+	if err := fits(files); err != nil {
+		return Publication{}, err
+	}
 	c, err := l.candidate(ctx, files, fresh, fresh)
 	if err != nil {
 		return Publication{}, err
@@ -547,6 +557,9 @@ func (l *Library) Test(ctx context.Context, caller authn.Principal, files map[st
 
 func (l *Library) try(ctx context.Context, caller authn.Principal, files map[string]string, tested bool) (Trial, error) {
 	if _, err := authn.Permit(ctx, l.options.Engine, caller, "test", authz.Resource{Type: "policy"}); err != nil {
+		return Trial{}, err
+	}
+	if err := fits(files); err != nil {
 		return Trial{}, err
 	}
 	c, err := l.candidate(ctx, files, true, tested)

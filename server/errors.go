@@ -59,7 +59,7 @@ const (
 	CodeMethodNotAllowed     = "METHOD_NOT_ALLOWED"     // 405
 	CodeConflict             = "CONFLICT"               // 409: a unique value is taken
 	CodeOvertaken            = "OVERTAKEN"              // 409: another revision is in force than was expected
-	CodePoliciesElsewhere    = "POLICIES_ELSEWHERE"     // 409: policies come from files and are changed there
+	CodePoliciesElsewhere    = "POLICIES_ELSEWHERE"     // 409: policies come from elsewhere and are changed there
 	CodeRoleInUse            = "ROLE_IN_USE"            // 409: the role is assigned or built in
 	CodePayloadTooLarge      = "PAYLOAD_TOO_LARGE"      // 413
 	CodeUnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE" // 415

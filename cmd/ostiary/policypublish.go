@@ -122,7 +122,7 @@ func (p *publishing) do(cmd *cobra.Command, method, path string, in map[string]a
 // refusal adds what to do about it to why something was not published.
 func refusal(err error) error {
 	if errors.Is(err, policies.ErrNotPublished) {
-		return &usageError{&hintError{errors.New("policies come from files, not from what is published"), "policy.source: database"}}
+		return &usageError{&hintError{errors.New("policies come from elsewhere, not from what is published"), "policy.source: database"}}
 	}
 	return err
 }
