@@ -165,6 +165,12 @@ func verification(by map[string]crypto.PublicKey, scope string) (*bundle.Verific
 	return bundle.NewVerificationConfig(all, only, scope, nil), errors.Join(mistakes...)
 }
 
+// CheckKey says why bundles cannot be verified by a key, or returns nil.
+func CheckKey(key crypto.PublicKey) error {
+	_, err := algorithmOf(key)
+	return err
+}
+
 // algorithmOf is the one algorithm that signatures with a key may have: what a
 // signature says of itself is not believed.
 func algorithmOf(key crypto.PublicKey) (string, error) {
