@@ -28,6 +28,7 @@ var stairs = map[string][]string{
 	"authn":              {"audit", "memory", "authz", "access"},
 	"directory":          {"authn", "audit", "memory", "authz"},
 	"policies":           {"authn", "audit", "authz"},
+	"bundles":            {"policies"},
 	"store":              {"policies", "directory", "authn", "audit", "authz"},
 	"server/request":     {"policies", "authn", "audit", "authz"},
 	"server/openapi":     {},
@@ -41,7 +42,7 @@ var stairs = map[string][]string{
 	"ostiarytest":        {".", "authn", "authz"},
 	"internal/pgtest":    {},
 	"internal/spellings": {},
-	"cmd/ostiary":        {".", "decisionlog", "server", "server/extauthz", "server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/request", "store", "policies", "directory", "authn", "audit", "authz"},
+	"cmd/ostiary":        {".", "bundles", "decisionlog", "server", "server/extauthz", "server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/request", "store", "policies", "directory", "authn", "audit", "authz"},
 }
 
 // doors says which rooms may import what from outside.
@@ -50,7 +51,7 @@ var doors = []struct {
 	rooms  []string
 	tests  bool // external tests may as well: some look at the rows themselves
 }{
-	{prefix: "github.com/open-policy-agent/opa", rooms: []string{"authz", "authz/compiled", "policies", "decisionlog"}},
+	{prefix: "github.com/open-policy-agent/opa", rooms: []string{"authz", "authz/compiled", "policies", "bundles", "decisionlog"}},
 	{prefix: "github.com/uptrace/bun", rooms: []string{"store"}},
 	{prefix: "github.com/jackc/pgx", rooms: []string{"store", "internal/pgtest"}},
 	{prefix: "modernc.org/sqlite", rooms: []string{"store"}},
@@ -202,7 +203,7 @@ func TestStaircaseNotices(t *testing.T) {
 		{"a room with a tool for tests", listed{ImportPath: m + "store", Imports: []string{m + "internal/pgtest"}}, "store: imports internal/pgtest, which is not below it"},
 		{"an external test that climbs", listed{ImportPath: m + "authn", XTestImports: []string{m + "store"}}, ""},
 		{"a package without a place", listed{ImportPath: m + "util"}, "util: has no place on the staircase"},
-		{"OPA in authn", listed{ImportPath: m + "authn", Imports: []string{"github.com/open-policy-agent/opa/v1/ast"}}, "only authz, authz/compiled, policies, decisionlog may"},
+		{"OPA in authn", listed{ImportPath: m + "authn", Imports: []string{"github.com/open-policy-agent/opa/v1/ast"}}, "only authz, authz/compiled, policies, bundles, decisionlog may"},
 		{"bun in a test of authn", listed{ImportPath: m + "authn", XTestImports: []string{"github.com/uptrace/bun"}}, "only store may"},
 		{"rows in a test of the root", listed{ImportPath: module, XTestImports: []string{"database/sql"}}, ""},
 		{"rows in the root", listed{ImportPath: module, Imports: []string{"database/sql"}}, "only store may"},

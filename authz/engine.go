@@ -148,7 +148,10 @@ func (e *Engine) DecideAll(ctx context.Context, rs []Request) ([]Decision, error
 // Now returns a Decider that answers by the policy that is in force now, however
 // long it is used: questions that belong together are answered by one policy.
 // Unlike a [Judge] it has each decision recorded.
-func (e *Engine) Now() Decider { return underPolicy{e, e.policy.Load()} }
+func (e *Engine) Now() Decider { return e.Under(e.policy.Load()) }
+
+// Under is Now by p, whether it is in force or not; by nil it denies everything.
+func (e *Engine) Under(p *Policy) Decider { return underPolicy{e, p} }
 
 type underPolicy struct {
 	engine *Engine

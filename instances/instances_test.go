@@ -81,7 +81,7 @@ func launch(t *testing.T, dsn string) *instance {
 	i.cmd = exec.Command(binary, "serve")
 	i.cmd.Dir = t.TempDir()
 	i.cmd.Env = append(os.Environ(), "OSTIARY_LISTEN="+address, "OSTIARY_DATABASE="+dsn, "OSTIARY_SECRET="+secret,
-		"OSTIARY_BASE_URL=http://all.test", "OSTIARY_CACHE_LEASE="+lease.String(), "OSTIARY_LOG_LEVEL=warn")
+		"OSTIARY_BASE_URL=http://all.test", "OSTIARY_CACHE_LEASE="+lease.String(), "OSTIARY_LOG_LEVEL=warn", "OSTIARY_POLICY_SOURCE=database")
 	i.cmd.Stdout, i.cmd.Stderr = i.log, i.log
 	must(t, i.cmd.Start())
 	go func() { _ = i.cmd.Wait(); close(i.ended) }()

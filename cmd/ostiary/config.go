@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"reflect"
@@ -40,6 +41,23 @@ type config struct {
 	BaseURL    string   `key:"base_url" env:"BETTER_AUTH_URL" help:"URL that browsers know the service by; empty for http:// and the listen address"`
 	Policies   string   `key:"policies" help:"folder of the bundle that is added to the built-in one, reloaded when its files change"`
 	Evaluator  string   `key:"evaluator" help:"auto: policies are compiled, as far as that can be done; topdown: OPA's evaluator decides"`
+	// A group of its own, because policies is a folder.
+	Policy struct {
+		Source      string `key:"source" help:"files: policies are the folder; database: they are what was published last with ostiary policy publish or the API; bundle: they come from a bundle server of OPA"`
+		MinCoverage int    `key:"min_coverage" help:"per cent of its lines that the tests of a bundle have to reach to be published"`
+		Bundle      struct {
+			URL       string        `key:"url" help:"of the bundle on the server"`
+			Token     string        `key:"token" help:"bearer token for the server"`
+			Keys      []string      `key:"keys" help:"PEM files of public keys, RSA, ECDSA or Ed25519: a bundle has to be signed with the one whose file, without .pem, has the key id that the signature names; with a single one, with that one"`
+			Scope     string        `key:"scope" help:"scope that the signature has to have"`
+			Sequence  string        `key:"sequence" help:"number that rises from bundle to bundle, so that an older one is not taken: metadata, which is metadata.sequence in the manifest, if it is there; or revision, which is the manifest's revision"`
+			Directory string        `key:"directory" help:"folder in which the bundle in force is kept for a start without the server; empty for none"`
+			MinDelay  time.Duration `key:"min_delay" help:"shortest time between two looks at the server"`
+			MaxDelay  time.Duration `key:"max_delay" help:"longest time between two looks at the server"`
+			LongPoll  time.Duration `key:"long_poll" help:"how long a server that can may wait for a new bundle before it answers; 0s does not ask it to"`
+			MaxSize   size          `key:"max_size" help:"largest bundle, packed and unpacked"`
+		} `key:"bundle"`
+	} `key:"policy"`
 
 	Pool struct {
 		Connections      int           `key:"connections" help:"database connections at most; 0 is as the cores suggest; with Postgres one more listens for changes"`
@@ -187,6 +205,10 @@ func defaults() config {
 	var c config
 	c.Listen = "127.0.0.1:8080"
 	c.Database = "sqlite:ostiary.db"
+	c.Policy.Source = "files"
+	c.Policy.Bundle.Sequence = "metadata"
+	c.Policy.Bundle.MinDelay, c.Policy.Bundle.MaxDelay = time.Minute, 2*time.Minute
+	c.Policy.Bundle.MaxSize = 32 << 20
 	c.Pool.Idle = 5 * time.Minute
 	c.Pool.StatementTimeout = 10 * time.Second
 	c.AddressHeaders = []string{"x-forwarded-for"}
@@ -483,6 +505,17 @@ func (c *config) check(where func(key string) string) []error {
 			refuse("policies", "%v", err)
 		}
 	}
+	oneOf("policy.source", c.Policy.Source, "files", "database", "bundle")
+	if c.Policy.Source != "files" && c.Policies != "" {
+		refuse("policies", "is a folder, but policy.source is %s: publish what is in it instead", c.Policy.Source)
+	}
+	oneOf("policy.bundle.sequence", c.Policy.Bundle.Sequence, "metadata", "revision")
+	if c.Policy.Source == "bundle" {
+		c.checkBundle(refuse)
+	}
+	if c.Policy.MinCoverage < 0 || c.Policy.MinCoverage > 100 {
+		refuse("policy.min_coverage", "%d is not from 0 to 100", c.Policy.MinCoverage)
+	}
 	if n := len(c.Secret); n > 0 && n < ostiary.MinSecret {
 		refuse("secret", "has %d characters; it needs at least %d", n, ostiary.MinSecret)
 	}
@@ -573,6 +606,47 @@ func (c *config) check(where func(key string) string) []error {
 		refuse("keys.rate_limit_max", "needs keys.rate_limit_window")
 	}
 	return mistakes
+}
+
+// checkBundle reports what is wrong with where bundles are to come from.
+func (c *config) checkBundle(refuse func(key, format string, args ...any)) {
+	b := c.Policy.Bundle
+	u, err := url.Parse(b.URL)
+	switch {
+	case b.URL == "":
+		refuse("policy.bundle.url", "is needed with policy.source bundle")
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		// Not shown: a URL can hold a password.
+		refuse("policy.bundle.url", "must be an http:// or https:// URL without credentials and query")
+	case u.Scheme == "http" && len(b.Keys) == 0 && !loopback(u.Hostname()):
+		refuse("policy.bundle.url", "is http:// without policy.bundle.keys: whoever is on the way could say what the policy is")
+	}
+	if _, err := publicKeys(b.Keys); err != nil {
+		refuse("policy.bundle.keys", "%v", err)
+	}
+	if b.Scope != "" && len(b.Keys) == 0 {
+		refuse("policy.bundle.scope", "needs policy.bundle.keys")
+	}
+	for _, d := range []struct {
+		key   string
+		value time.Duration
+		least time.Duration
+	}{{"min_delay", b.MinDelay, time.Second}, {"max_delay", b.MaxDelay, time.Second}, {"long_poll", b.LongPoll, 0}} {
+		if d.value < d.least || d.value%time.Second != 0 {
+			refuse("policy.bundle."+d.key, "%s is not a number of whole seconds", d.value)
+		}
+	}
+	if b.MinDelay > b.MaxDelay {
+		refuse("policy.bundle.min_delay", "is above policy.bundle.max_delay")
+	}
+	if b.MaxSize == 0 {
+		refuse("policy.bundle.max_size", "must be more than 0")
+	}
+}
+
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 func (c *config) sqlite() (path string, ok bool) { return strings.CutPrefix(c.Database, "sqlite:") }

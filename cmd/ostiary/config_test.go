@@ -83,6 +83,10 @@ func other(s setting) string {
 		return "debug"
 	case "log.format":
 		return "json"
+	case "policy.source":
+		return "database"
+	case "policy.bundle.sequence":
+		return "revision"
 	case "keys.default_permissions":
 		return "user:list,session:revoke"
 	case "decisions.sample":
@@ -128,11 +132,12 @@ func TestEverySettingFromEverywhere(t *testing.T) {
 				}
 				return "no such key"
 			}
-			section, member, nested := strings.Cut(s.key, ".")
-			file := fmt.Sprintf("%s: %q\n", section, want)
-			if nested {
-				file = fmt.Sprintf("%s:\n  %s: %q\n", section, member, want)
+			sections, member := path(s.key)
+			file := ""
+			for depth, name := range sections {
+				file += strings.Repeat("  ", depth) + name + ":\n"
 			}
+			file += fmt.Sprintf("%s%s: %q\n", strings.Repeat("  ", len(sections)), member, want)
 			was := format(s.value.Interface())
 
 			fromFile, err := loaded(t, file, nil)
@@ -315,6 +320,12 @@ func generated(t *testing.T, path, want string) {
 	}
 }
 
+// path takes a key apart.
+func path(key string) (sections []string, member string) {
+	all := strings.Split(key, ".")
+	return all[:len(all)-1], all[len(all)-1]
+}
+
 func TestGeneratedExample(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(`# Every setting of ostiary with its default. Each can also be given as a flag
@@ -323,20 +334,23 @@ func TestGeneratedExample(t *testing.T) {
 # this file. Generated: run make generate.
 `)
 	c := defaults()
-	section := ""
+	var within []string // sections
 	for _, s := range settings(&c) {
-		first, member, nested := strings.Cut(s.key, ".")
-		indent := ""
-		if nested {
-			indent = "  "
-			if first != section {
-				fmt.Fprintf(&b, "\n%s:\n", first)
-			}
-			section = first
-		} else {
+		sections, member := path(s.key)
+		if len(sections) == 0 {
 			b.WriteString("\n")
-			member, section = s.key, ""
 		}
+		for depth, name := range sections {
+			if depth < len(within) && within[depth] == name {
+				continue
+			}
+			if depth == 0 {
+				b.WriteString("\n")
+			}
+			fmt.Fprintf(&b, "%s%s:\n", strings.Repeat("  ", depth), name)
+		}
+		within = sections
+		indent := strings.Repeat("  ", len(sections))
 		fmt.Fprintf(&b, "%s# %s\n%s%s: %s\n", indent, s.help, indent, member, yamlText(t, s))
 	}
 	generated(t, "../../ostiary.yaml", b.String())
@@ -366,8 +380,8 @@ func yamlText(t *testing.T, s setting) string {
 }
 
 func TestGeneratedConfigurationPage(t *testing.T) {
-	const path = "../../docs/configuration.md"
-	page, err := os.ReadFile(path)
+	const file = "../../docs/configuration.md"
+	page, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -384,7 +398,7 @@ func TestGeneratedConfigurationPage(t *testing.T) {
 	b.WriteString("<!-- end -->")
 	table := regexp.MustCompile(`(?s)<!-- settings.*?<!-- end -->`)
 	if !table.Match(page) {
-		t.Fatalf("%s has no place for the table", path)
+		t.Fatalf("%s has no place for the table", file)
 	}
-	generated(t, path, table.ReplaceAllLiteralString(string(page), b.String()))
+	generated(t, file, table.ReplaceAllLiteralString(string(page), b.String()))
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/bundles"
 	"github.com/ostiary/ostiary/decisionlog"
 	"github.com/ostiary/ostiary/directory"
 	"github.com/ostiary/ostiary/policies"
@@ -138,6 +139,9 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 		Pool:              c.pool(),
 		Secrets:           secrets,
 		PoliciesDir:       c.Policies,
+		PoliciesPublished: c.Policy.Source == "database",
+		PoliciesFrom:      c.courier(),
+		MinCoverage:       float64(c.Policy.MinCoverage),
 		DecisionDeadline:  c.Decisions.Deadline,
 		DecisionRecheck:   cmp.Or(c.Decisions.Recheck, -1), // there, 0 is the default
 		Topdown:           c.Evaluator == "topdown",
@@ -240,6 +244,21 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 			},
 		},
 	}
+}
+
+// courier brings policies, or is nil if they come from elsewhere.
+func (c *config) courier() policies.Courier {
+	if c.Policy.Source != "bundle" {
+		return nil
+	}
+	b := c.Policy.Bundle
+	// check has seen to both.
+	keys, _ := publicKeys(b.Keys)
+	server, _ := bundles.New(bundles.Options{
+		URL: b.URL, Token: b.Token, Keys: keys, Scope: b.Scope, ByRevision: b.Sequence == "revision", Directory: b.Directory,
+		MinDelay: b.MinDelay, MaxDelay: b.MaxDelay, LongPoll: b.LongPoll, MaxBytes: int64(b.MaxSize),
+	})
+	return server
 }
 
 // sinks opens where the service tells decisions beside the database.

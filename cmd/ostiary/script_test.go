@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strconv"
@@ -27,6 +28,7 @@ func TestMain(m *testing.M) {
 //	                        until it is ready; it writes to serve.out and
 //	                        serve.err, and $URL is where it is
 //	stop                    stops it with SIGTERM; it has to end with status 0
+//	depot DIR               serves the files of a folder; $DEPOT is where
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -36,6 +38,11 @@ func TestScripts(t *testing.T) {
 			"exits": exits,
 			"serve": serveInBackground,
 			"stop":  stop,
+			"depot": func(ts *testscript.TestScript, _ bool, args []string) {
+				d := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[0]))))
+				ts.Defer(d.Close)
+				ts.Setenv("DEPOT", d.URL)
+			},
 		},
 	})
 }

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/ostiary/ostiary/bundles"
 )
 
 // signingKeys reads the private keys in a PEM file: PKCS #8, as openssl genpkey
@@ -63,4 +68,33 @@ func privateKey(block *pem.Block) (crypto.Signer, error) {
 		return nil, errors.New("does not sign")
 	}
 	return signer, nil
+}
+
+// publicKeys reads PEM files with one public key each, by the name of the file
+// without its extension.
+func publicKeys(paths []string) (map[string]crypto.PublicKey, error) {
+	keys := map[string]crypto.PublicKey{}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		block, rest := pem.Decode(text)
+		if block == nil || block.Type != "PUBLIC KEY" || len(bytes.TrimSpace(rest)) > 0 {
+			return nil, fmt.Errorf("%s: is not one public key in PEM, as openssl pkey -pubout writes it", path)
+		}
+		key, err := x509.ParsePKIXPublicKey(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: is not a public key", path)
+		}
+		if err := bundles.CheckKey(key); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		id := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+		if _, twice := keys[id]; twice {
+			return nil, fmt.Errorf("%s: another key has the id %s", path, id)
+		}
+		keys[id] = key
+	}
+	return keys, nil
 }

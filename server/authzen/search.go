@@ -61,7 +61,7 @@ func (s *Surface) SearchAction(r *http.Request, caller authn.Principal) (any, er
 		return nil, err
 	}
 	return answer(s, q, func(name string) ActionName { return ActionName{name} }, func() (directory.Found, error) {
-		before := s.engine.Policy().Revision()
+		before := s.engine.Judge().Revision()
 		names, err := s.directory.Actions(r.Context(), caller, q.Search)
 		if err != nil {
 			return directory.Found{}, err

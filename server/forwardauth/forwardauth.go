@@ -48,7 +48,6 @@ const MinSecret = 32
 // Options is what a gate stands on.
 type Options struct {
 	Authn    *authn.Service
-	Engine   *authz.Engine
 	Policies *policies.Library
 	Reader   *request.Reader
 	Proxies  []string // addresses and networks of those who may ask
@@ -212,8 +211,10 @@ func (g *Gate) Judge(ctx context.Context, q Question) Verdict {
 	if err != nil {
 		return g.failed(ctx, q.Proxy, id, err)
 	}
-	mapped, _ := g.o.Policies.Bundle().Routes.Permission(method, target.Segments)
-	d, err := g.o.Engine.Decide(ctx, authz.Request{
+	// The permission that a route stands for is worth what the same policy says.
+	bundle, by := g.o.Policies.InForce()
+	mapped, _ := bundle.Routes.Permission(method, target.Segments)
+	d, err := by.Decide(ctx, authz.Request{
 		Subject:  caller.Subject(),
 		Action:   authz.Action{Name: method},
 		Resource: authz.Resource{Type: policies.RouteType, ID: target.Path, Properties: properties(q, method, scheme, host, target, mapped)},
