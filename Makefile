@@ -36,7 +36,7 @@ bench: ## one decision beside other engines, in one table
 	cd bench && go run . engines
 
 bench-http: ## servers beside OPA's, in one table
-	cd bench && go run . http
+	cd bench && go run . -postgres "$(POSTGRES)" http
 
 bench-parts: ## the benchmarks of each package, ready for `go tool benchstat`
 	go test -run '^$$' -bench . -benchmem -count $(COUNT) -p 1 ./...

@@ -44,11 +44,11 @@ func TestQuartiles(t *testing.T) {
 }
 
 func TestAnswersAreRead(t *testing.T) {
-	in := bufio.NewReader(strings.NewReader("HTTP/1.1 200 OK\r\nX: y\r\ncontent-length: 5\r\n\r\nhelloHTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nnoHTTP/1.1 200 OK\r\n\r\n"))
+	in := bufio.NewReader(strings.NewReader("HTTP/1.1 200 OK\r\nX: y\r\ncontent-length: 5\r\n\r\nhelloHTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nnoHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nin \r\n5\r\nparts\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"))
 	for _, want := range []struct {
 		status int
 		body   string
-	}{{200, "hello"}, {403, "no"}} {
+	}{{200, "hello"}, {403, "no"}, {200, "in parts"}} {
 		status, body, err := readAnswer(in, nil)
 		if err != nil || status != want.status || string(body) != want.body {
 			t.Errorf("got %d %q, %v", status, body, err)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,6 +29,7 @@ import (
 type load struct {
 	passes, connections int
 	round               time.Duration
+	postgres            string
 }
 
 // A target is a request to a server that runs, and what its answer has to have.
@@ -36,6 +38,7 @@ type target struct {
 	address string
 	request []byte // one after the other over a connection that stays
 	has     string // in each answer
+	against string // the target of Ostiary that does the same; empty: it is one
 }
 
 // measureServers starts the servers, drives each for a round in turn, and writes
@@ -46,7 +49,7 @@ func measureServers(ctx context.Context, out io.Writer, dir string, l load) (err
 		return err
 	}
 	defer os.RemoveAll(work)
-	s := &servers{ctx: ctx, dir: work}
+	s := &servers{ctx: ctx, dir: work, postgres: l.postgres}
 	defer func() { err = errors.Join(err, s.stop()) }()
 	targets, err := s.start()
 	if err != nil {
@@ -58,6 +61,10 @@ func measureServers(ctx context.Context, out io.Writer, dir string, l load) (err
 	}
 	defer raw.Close()
 	results := make([][]round, len(targets))
+	index := map[string]int{}
+	for i, t := range targets {
+		index[t.name] = i
+	}
 	for i, t := range targets { // warm, and the answer is looked at
 		if _, err := t.drive(ctx, l.connections, time.Second); err != nil {
 			return fmt.Errorf("%s: %w", targets[i].name, err)
@@ -84,9 +91,13 @@ func measureServers(ctx context.Context, out io.Writer, dir string, l load) (err
 			}
 			return list
 		}
+		base := 0
+		if t.against != "" {
+			base = index[t.against]
+		}
 		ratios := make([]float64, l.passes)
 		for n := range ratios {
-			ratios[n] = results[0][n].rate() / results[i][n].rate()
+			ratios[n] = results[base][n].rate() / results[i][n].rate()
 		}
 		low, mid, high := quartiles(of(round.rate))
 		_, p50, _ := quartiles(of(func(r round) float64 { return float64(r.p50) }))
@@ -179,7 +190,7 @@ func readAnswer(in *bufio.Reader, body []byte) (status int, _ []byte, err error)
 	if status, err = strconv.Atoi(string(line[9:12])); err != nil {
 		return 0, nil, err
 	}
-	length := -1
+	length, chunked := -1, false
 	for {
 		if line, err = in.ReadSlice('\n'); err != nil {
 			return 0, nil, err
@@ -187,11 +198,22 @@ func readAnswer(in *bufio.Reader, body []byte) (status int, _ []byte, err error)
 		if line = bytes.TrimRight(line, "\r\n"); len(line) == 0 {
 			break
 		}
-		if name, value, _ := bytes.Cut(line, []byte(":")); bytes.EqualFold(name, []byte("content-length")) {
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		switch {
+		case bytes.EqualFold(name, []byte("content-length")):
 			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
 				return 0, nil, err
 			}
+		case bytes.EqualFold(name, []byte("transfer-encoding")):
+			chunked = true
 		}
+	}
+	if chunked {
+		whole := bytes.NewBuffer(body[:0])
+		if _, err = whole.ReadFrom(httputil.NewChunkedReader(in)); err == nil {
+			_, err = in.Discard(2) // the line that ends the trailers
+		}
+		return status, whole.Bytes(), err
 	}
 	if length < 0 {
 		return 0, nil, errors.New("an answer without a length")
@@ -203,9 +225,10 @@ func readAnswer(in *bufio.Reader, body []byte) (status int, _ []byte, err error)
 
 // servers are the processes that are compared.
 type servers struct {
-	ctx     context.Context
-	dir     string
-	running []*exec.Cmd
+	ctx      context.Context
+	dir      string
+	postgres string // empty: nothing is measured that needs one
+	running  []*exec.Cmd
 }
 
 // start builds and starts them. The first target is the one that ratios refer to.
@@ -216,7 +239,12 @@ func (s *servers) start() ([]target, error) {
 	}
 	key := questions()[slices.IndexFunc(questions(), func(q question) bool { return q.name == keyed })]
 	ostiary := filepath.Join(s.dir, "ostiary")
-	if err := s.run("go", "build", "-o", ostiary, "github.com/ostiary/ostiary/cmd/ostiary"); err != nil {
+	house, err := s.output(nil, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/ostiary/ostiary")
+	if err != nil {
+		return nil, err
+	}
+	house = strings.TrimSpace(house)
+	if err := s.run("go", "build", "-C", house, "-o", ostiary, "./cmd/ostiary"); err != nil {
 		return nil, err
 	}
 	var targets []target
@@ -244,10 +272,7 @@ func (s *servers) start() ([]target, error) {
 			return nil, err
 		}
 		ask := fmt.Sprintf(`{"action":%q,"resource":{"type":%q,"id":%q}}`, key.what.Action.Name, key.what.Resource.Type, key.what.Resource.ID)
-		targets = append(targets, target{variant.name, address, post(address, "/v1/authorize", ask, "X-Api-Key: "+strings.TrimSpace(secret)), `"allow":true`})
-		if variant.name == "ostiary" {
-			targets = append(targets, target{"ostiary-get-session-key", address, get(address, "/api/auth/get-session", "X-Api-Key: "+strings.TrimSpace(secret)), `"session"`})
-		}
+		targets = append(targets, target{variant.name, address, post(address, "/v1/authorize", ask, "X-Api-Key: "+strings.TrimSpace(secret)), `"allow":true`, ""})
 	}
 	for _, add := range []func(question) (target, error){s.opa, s.floor} {
 		t, err := add(key)
@@ -256,7 +281,98 @@ func (s *servers) start() ([]target, error) {
 		}
 		targets = append(targets, t)
 	}
+	sessions, err := s.betterAuth(house, ostiary)
+	return append(targets, sessions...), err
+}
+
+// betterAuth is a Better Auth application on a Postgres, with Ostiary beside it on
+// the same one: both are asked for the same session, by cookie and by key.
+func (s *servers) betterAuth(house, ostiary string) ([]target, error) {
+	if s.postgres == "" {
+		return nil, nil
+	}
+	node, err := exec.LookPath("node")
+	if err != nil {
+		return nil, err
+	}
+	env := []string{"OSTIARY_DATABASE=" + s.postgres, "OSTIARY_SECRET=the secret of the application and of Ostiary",
+		"GENERATE_ID=default", "NODE_ENV=production", "OSTIARY_LOG_LEVEL=error"}
+	cmd := exec.CommandContext(s.ctx, node, "beside/application.mjs")
+	cmd.Dir, cmd.Env, cmd.Stderr = filepath.Join(house, "e2e"), append(os.Environ(), env...), os.Stderr
+	// It ends with its input.
+	if _, err = cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	s.running = append(s.running, cmd)
+	url, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		return nil, fmt.Errorf("the application did not start: %w", err)
+	}
+	url = strings.TrimSpace(url)
+	there := strings.TrimPrefix(url, "http://")
+	email := fmt.Sprintf("bench%d@example.com", time.Now().UnixNano())
+	_, cookie, err := ask(s.ctx, url, "/api/auth/sign-up/email", "", map[string]any{"email": email, "password": "a password of the bench", "name": "bench"})
+	if err != nil {
+		return nil, err
+	}
+	key, _, err := ask(s.ctx, url, "/api/auth/api-key/create", cookie, map[string]any{"name": "bench"})
+	if err != nil {
+		return nil, err
+	}
+	here, err := s.serve(env, "/readyz", func(address string) []string { return []string{ostiary, "serve", "--listen", address} })
+	if err != nil {
+		return nil, err
+	}
+	byKey := fmt.Sprintf("X-Api-Key: %v", key["key"])
+	var targets []target
+	for _, by := range []struct{ name, header string }{{"cookie", "Cookie: " + cookie}, {"key", byKey}} {
+		ours := "ostiary-get-session-by-" + by.name
+		targets = append(targets,
+			target{ours, here, get(here, "/api/auth/get-session", by.header), `"session"`, ours},
+			target{"better-auth-get-session-by-" + by.name, there, get(there, "/api/auth/get-session", by.header), `"session"`, ours})
+	}
 	return targets, nil
+}
+
+// ask asks the application, and returns its answer and the cookies that it sets.
+func ask(ctx context.Context, url, path, cookie string, in map[string]any) (out map[string]any, cookies string, err error) {
+	text, err := json.Marshal(in)
+	if err != nil {
+		return nil, "", err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url+path, bytes.NewReader(text))
+	if err != nil {
+		return nil, "", err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Origin", url)
+	if cookie != "" {
+		r.Header.Set("Cookie", cookie)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return nil, "", err
+	}
+	defer resp.Body.Close()
+	if text, err = io.ReadAll(resp.Body); err != nil {
+		return nil, "", err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, "", fmt.Errorf("%s: %s %s", path, resp.Status, text)
+	}
+	var list []string
+	for _, c := range resp.Cookies() {
+		list = append(list, c.Name+"="+c.Value)
+	}
+	err = json.Unmarshal(text, &out)
+	return out, strings.Join(list, "; "), err
 }
 
 // opa is OPA's own server on the same modules and data, without authentication:
@@ -289,7 +405,7 @@ func (s *servers) opa(q question) (target, error) {
 		return target{}, err
 	}
 	address, err := s.serve(nil, "/health", func(address string) []string {
-		return []string{binary, "run", "--server", "--addr", address, "--log-level", "error", "--disable-telemetry", dir}
+		return []string{binary, "run", "--server", "--addr", address, "--log-level", "error", "--skip-version-check", dir}
 	})
 	if err != nil {
 		return target{}, err
@@ -302,7 +418,7 @@ func (s *servers) opa(q question) (target, error) {
 	if err != nil {
 		return target{}, err
 	}
-	return target{"opa-run-server", address, post(address, "/v1/data/ostiary/decision", string(body)), `"allow":true`}, nil
+	return target{"opa-run-server", address, post(address, "/v1/data/ostiary/decision", string(body)), `"allow":true`, ""}, nil
 }
 
 // floor is this program as a server that decides nothing.
@@ -316,7 +432,7 @@ func (s *servers) floor(q question) (target, error) {
 		return target{}, err
 	}
 	ask := fmt.Sprintf(`{"action":%q,"resource":{"type":%q,"id":%q}}`, q.what.Action.Name, q.what.Resource.Type, q.what.Resource.ID)
-	return target{"chi-encoding-json", address, post(address, "/v1/authorize", ask), `"allow":true`}, nil
+	return target{"chi-encoding-json", address, post(address, "/v1/authorize", ask), `"allow":true`, ""}, nil
 }
 
 // serveFloor answers with the same JSON to the same JSON, by chi and encoding/json.

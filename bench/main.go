@@ -23,6 +23,7 @@ func main() {
 	dir := flag.String("out", ".", "folder for the files for benchstat")
 	conns := flag.Int("connections", 16, "http: connections at once")
 	round := flag.Duration("round", 4*time.Second, "http: how long a server is driven in a pass")
+	postgres := flag.String("postgres", "", "http: an empty database, as a URL with search_path; then Better Auth is measured too, with Node and the packages of e2e")
 	listen := flag.String("listen", "", "floor: address to listen on")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -36,7 +37,7 @@ func main() {
 		err = measureEngines(os.Stdout, *dir, *passes)
 	case what == "http":
 		fmt.Printf("%s, %s/%s, %d cores\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0))
-		err = measureServers(ctx, os.Stdout, *dir, load{passes: *passes, connections: *conns, round: *round})
+		err = measureServers(ctx, os.Stdout, *dir, load{passes: *passes, connections: *conns, round: *round, postgres: *postgres})
 	case what == "floor":
 		err = serveFloor(*listen)
 	default:
