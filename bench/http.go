@@ -248,13 +248,13 @@ func (s *servers) start() ([]target, error) {
 		return nil, err
 	}
 	var targets []target
-	for _, variant := range []struct{ name, evaluator, sinks string }{
-		{"ostiary", "auto", ""},
-		{"ostiary-recorded", "auto", "database"},
-		{"ostiary-topdown", "topdown", ""},
+	for _, variant := range []struct{ name, evaluator, sample string }{
+		{"ostiary", "auto", "0"},
+		{"ostiary-recorded", "auto", "1"},
+		{"ostiary-topdown", "topdown", "0"},
 	} {
 		database := "sqlite:" + filepath.Join(s.dir, variant.name+".db")
-		env := []string{"OSTIARY_DATABASE=" + database, "OSTIARY_POLICIES=" + rules, "OSTIARY_DECISIONS_SINKS=" + variant.sinks,
+		env := []string{"OSTIARY_DATABASE=" + database, "OSTIARY_POLICIES=" + rules, "OSTIARY_DECISIONS_SAMPLE=" + variant.sample,
 			"OSTIARY_EVALUATOR=" + variant.evaluator, "OSTIARY_LOG_LEVEL=error"}
 		if err := s.runWith(env, ostiary, "user", "create", "--email", key.who.User.Email, "--role", strings.Join(key.who.Roles, ",")); err != nil {
 			return nil, err
