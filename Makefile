@@ -1,6 +1,6 @@
 # The words a newcomer would guess. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run build test check e2e bench fuzz generate needs
+.PHONY: help run build test check e2e bench bench-http bench-parts fuzz generate needs
 
 PROCS    ?= 2
 FUZZTIME ?= 10s
@@ -11,7 +11,7 @@ COUNT    ?= 6
 RACE := -race -gcflags=golang.org/x/crypto/...=-race=false
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
 
 run: build ## build and start on ./data, with an administrator and a key on the first start
 	@mkdir -p -m 700 data && exec bin/ostiary serve --bootstrap --database sqlite:data/ostiary.db
@@ -32,7 +32,13 @@ check: ## formatting, vet, staticcheck, staircase, Rego, generated files, go.mod
 e2e: needs ## only the end-to-end tests with the real JavaScript client
 	go test -count=1 -v -timeout 15m ./e2e
 
-bench: ## benchmarks, ready for `go tool benchstat`
+bench: ## one decision beside other engines, in one table
+	cd bench && go run . engines
+
+bench-http: ## servers beside OPA's, in one table
+	cd bench && go run . -postgres "$(POSTGRES)" http
+
+bench-parts: ## the benchmarks of each package, ready for `go tool benchstat`
 	go test -run '^$$' -bench . -benchmem -count $(COUNT) -p 1 ./...
 
 fuzz: ## every fuzz target for FUZZTIME (10s)

@@ -32,6 +32,7 @@ const options = (baseURL, more) => ({
     apiKey({ enableSessionForAPIKeys: true, enableMetadata: true, rateLimit: { enabled: false }, permissions: { defaultPermissions: { user: ["list"] } } }),
   ],
   telemetry: { enabled: false },
+  rateLimit: { enabled: false },
   advanced: generateId === "default" ? {} : { database: { generateId } },
   ...more,
 });

@@ -1,0 +1,50 @@
+// Command bench measures Ostiary beside other engines and servers: on the same
+// questions, with the same answers, in the same run.
+//
+//	go run . engines    one decision in process
+//	go run . http       servers, each driven by the same load
+//
+// What it prints are tables of medians and of ratios within a pass; beside them it
+// writes files for benchstat.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"time"
+)
+
+func main() {
+	passes := flag.Int("passes", 8, "how often each is measured, alternating")
+	dir := flag.String("out", ".", "folder for the files for benchstat")
+	conns := flag.Int("connections", 16, "http: connections at once")
+	round := flag.Duration("round", 4*time.Second, "http: how long a server is driven in a pass")
+	postgres := flag.String("postgres", "", "http: an empty database, as a URL with search_path; then Better Auth is measured too, with Node and the packages of e2e")
+	listen := flag.String("listen", "", "floor: address to listen on")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	var err error
+	switch what := flag.Arg(0); {
+	case *passes < 1:
+		err = fmt.Errorf("-passes must be at least 1")
+	case what == "engines":
+		fmt.Printf("%s, %s/%s, %d cores\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0))
+		err = measureEngines(os.Stdout, *dir, *passes)
+	case what == "http":
+		fmt.Printf("%s, %s/%s, %d cores\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0))
+		err = measureServers(ctx, os.Stdout, *dir, load{passes: *passes, connections: *conns, round: *round, postgres: *postgres})
+	case what == "floor":
+		err = serveFloor(*listen)
+	default:
+		err = fmt.Errorf("bench: one of engines and http")
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
