@@ -19,6 +19,9 @@ type Explanation struct {
 	// Unmet is where the rules in Failed ended, in the same order: of one
 	// that was tried for several values, where the last try ended.
 	Unmet []Unmet
+	// Failure is why the policy gave no answer, with the place, or empty. The
+	// Decision is then the denial that follows. It can quote what the policy saw.
+	Failure string
 }
 
 // Unmet is a condition of a rule that was not met: an expression that did not hold.
@@ -34,7 +37,7 @@ type Unmet struct {
 // Value is what an expression read from the input.
 type Value struct {
 	Path    string `json:"path"` // input.principal.id
-	Missing bool   `json:"missing,omitempty"`
+	Missing bool   `json:"missing,omitzero"`
 	Value   any    `json:"value"`
 }
 
@@ -63,7 +66,7 @@ func (e *Engine) Explain(ctx context.Context, r Request) (Explanation, error) {
 	if err != nil {
 		return Explanation{}, err
 	}
-	x, err := p.explain(ctx, in, now, 10*e.deadline)
+	x, err := p.explain(ctx, in, now, 10*e.deadline, Nondeterminism{})
 	if err != nil {
 		return Explanation{}, err
 	}
@@ -73,13 +76,28 @@ func (e *Engine) Explain(ctx context.Context, r Request) (Explanation, error) {
 
 // Explain decides an input document, JSON values, as it stands, as of now, and
 // says which rules held. It is for documents that somebody wrote or that were
-// recorded: unlike an [Engine] it believes what the document says of the principal.
-func (p *Policy) Explain(ctx context.Context, document any, now time.Time) (Explanation, error) {
+// recorded, then with the answers nd of built-ins that are on record: unlike an
+// [Engine] it believes what the document says of the principal.
+func (p *Policy) Explain(ctx context.Context, document map[string]any, now time.Time, nd Nondeterminism) (Explanation, error) {
 	in, err := ast.InterfaceToValue(document)
 	if err != nil {
 		return Explanation{}, fmt.Errorf("input: %w", err)
 	}
-	return p.explain(ctx, ast.NewTerm(in), now, 10*time.Second)
+	x, err := p.explain(ctx, ast.NewTerm(in), now, 10*time.Second, nd)
+	if r, malformed := questionIn(document); err == nil && malformed == nil {
+		x.Decision = narrow(x.Decision, r)
+	}
+	return x, err
+}
+
+// TimeOf is the time that an input document says it is, or else the present.
+func TimeOf(document map[string]any) time.Time {
+	about, _ := document["context"].(map[string]any)
+	text, _ := about["time"].(string)
+	if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		return t
+	}
+	return time.Now()
 }
 
 // Judge returns a function that decides an input document, JSON values, as it
@@ -100,7 +118,7 @@ func (p *Policy) Judge(document any) (func(ctx context.Context, now time.Time) e
 	}, nil
 }
 
-func (p *Policy) explain(ctx context.Context, in *ast.Term, now time.Time, most time.Duration) (Explanation, error) {
+func (p *Policy) explain(ctx context.Context, in *ast.Term, now time.Time, most time.Duration, nd Nondeterminism) (Explanation, error) {
 	trace := topdown.NewBufferTracer()
 	limit := &limit{ctx: ctx, deadline: time.Now().Add(most)}
 	q := p.topdown.query(decisionRule, in, now).
@@ -108,16 +126,25 @@ func (p *Policy) explain(ctx context.Context, in *ast.Term, now time.Time, most 
 		WithQueryTracer(trace).
 		WithIndexing(false).
 		WithEarlyExit(false)
+	if nd.cache != nil {
+		q = q.WithNDBuiltinCache(nd.cache)
+	}
 	v, err := result(ctx, q)
 	if topdown.IsCancel(err) {
 		err = limit.cause()
 	}
-	if err != nil {
-		return Explanation{}, fmt.Errorf("explain: %w", err)
+	if ctx.Err() != nil {
+		return Explanation{}, fmt.Errorf("explain: %w", ctx.Err())
 	}
 	x := Explanation{Decision: Decision{Time: now, Revision: p.revision}}
-	if err := x.Decision.read(v); err != nil {
-		return Explanation{}, fmt.Errorf("explain: %w", err)
+	if err == nil {
+		err = x.Decision.read(v)
+	}
+	switch {
+	case errors.Is(err, errDeadline):
+		x.Decision, x.Failure = refuse(x.Decision, CodeDeadline, deadlineMessage), err.Error()
+	case err != nil:
+		x.Decision, x.Failure = refuse(x.Decision, CodePolicyError, failedMessage), err.Error()
 	}
 	x.Fired, x.Failed = rules(*trace)
 	x.Unmet = unmet(*trace, in)

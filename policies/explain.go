@@ -9,6 +9,29 @@ import (
 	"github.com/ostiary/ostiary/authz"
 )
 
+// Explained is an explanation as the command and the HTTP API show it.
+type Explained struct {
+	Allow          bool           `json:"allow"`
+	Reasons        []authz.Reason `json:"reasons"`
+	Context        map[string]any `json:"context,omitempty"`
+	PolicyRevision string         `json:"policyRevision"`
+	Failure        string         `json:"failure,omitempty"` // why the policy gave no answer
+	Fired          []authz.Rule   `json:"fired"`             // rules that held
+	Failed         []authz.Rule   `json:"failed"`            // rules that were tried and did not
+	Unmet          []authz.Unmet  `json:"unmet"`             // where those ended
+	Advice         []string       `json:"advice"`            // what would allow it
+}
+
+// Explained words x, which is of b.
+func (b Bundle) Explained(x authz.Explanation) Explained {
+	d := x.Decision
+	return Explained{
+		Allow: d.Allow, Reasons: append([]authz.Reason{}, d.Reasons...), Context: d.Context, PolicyRevision: d.Revision, Failure: x.Failure,
+		Fired: append([]authz.Rule{}, x.Fired...), Failed: append([]authz.Rule{}, x.Failed...),
+		Unmet: append([]authz.Unmet{}, x.Unmet...), Advice: append([]string{}, b.Advice(d)...),
+	}
+}
+
 // Advice says in plain words what would have to change for a denial to be an
 // allow, one sentence for each reason. Sentences that begin with "or" are
 // alternatives to the one before.
@@ -35,6 +58,12 @@ func (b Bundle) Advice(d authz.Decision) []string {
 			all = append(all, "make somebody else an administrator first")
 		case "escalation":
 			all = append(all, "ask for no more than whoever asks has, or let somebody ask who has more")
+		case authz.CodePolicyError:
+			all = append(all, "mend the rule that failed")
+		case authz.CodeDeadline:
+			all = append(all, "make the rules faster, or raise decisions.deadline")
+		case authz.CodeUnavailable:
+			all = append(all, "ask again when the service is well: no rule decided this")
 		default:
 			all = append(all, fmt.Sprintf("the rule that says %q must not hold", r.Message))
 		}
