@@ -39,7 +39,7 @@ var stairs = map[string][]string{
 	"server/extauthz":    {"server/forwardauth", "server/request", "policies", "authn", "audit", "authz"},
 	"server":             {"server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/openapi", "server/request", "policies", "directory", "authn", "audit", "authz"},
 	".":                  {"guard", "server", "server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/openapi", "server/request", "store", "policies", "directory", "authn", "audit", "authz"},
-	"ostiarytest":        {".", "authn", "authz"},
+	"ostiarytest":        {".", "policies", "authn", "authz"},
 	"internal/pgtest":    {},
 	"internal/spellings": {},
 	"cmd/ostiary":        {".", "bundles", "decisionlog", "server", "server/extauthz", "server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/request", "store", "policies", "directory", "authn", "audit", "authz"},

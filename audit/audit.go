@@ -13,6 +13,8 @@ package audit
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/ostiary/ostiary/authz"
@@ -71,6 +73,21 @@ type Record struct {
 	// MaskFailure says where the mask rule failed. All that it could have
 	// masked is then erased.
 	MaskFailure string
+}
+
+// Incomplete says what is missing to decide again what r is about, or nothing.
+func (r *Record) Incomplete() string {
+	switch {
+	case r.MaskFailure != "":
+		return "the input was taken out because the mask failed"
+	case len(r.Masked)+len(r.Erased) > 0:
+		return "parts are masked: " + strings.Join(slices.Sorted(slices.Values(slices.Concat(r.Erased, r.Masked))), ", ")
+	case len(r.Input) == 0:
+		return "the input was not recorded"
+	case r.At.IsZero():
+		return "the time was not recorded"
+	}
+	return ""
 }
 
 // Asserter is who vouches for an actor: the application's user or service

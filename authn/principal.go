@@ -212,6 +212,28 @@ func (s *Service) ofKey(ctx context.Context, k APIKey, owner User, digest string
 	return p, nil
 }
 
+// KeySubject returns who presents the key with this id, as policies see them:
+// apiKey:read. For a key that would be refused now, the error is the one with
+// which it would be; no use of it is counted, and its limits are not looked at.
+func (s *Service) KeySubject(ctx context.Context, caller Principal, id string) (*authz.Subject, error) {
+	k, err := s.Key(ctx, caller, id)
+	if err != nil {
+		return nil, err
+	}
+	owner, err := s.store.User(ctx, k.OwnerID)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, fmt.Errorf("find the owner of a key: %w", err)
+	}
+	p, err := s.ofKey(ctx, k, owner, k.Digest, nil)
+	if err == nil {
+		err = p.refusal(s.o.Clock(), s.o.Keys.Retention)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.subject, nil
+}
+
 // subject is what policies see of u with this session and key.
 func (s *Service) subject(ctx context.Context, u *User, credential string, sess *Session, key *APIKey) (*authz.Subject, error) {
 	id := s.identity(u)

@@ -254,12 +254,17 @@ func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, 
 	}
 	switch {
 	case errors.Is(err, errDeadline):
-		return refuse(d, CodeDeadline, "the policy took longer than it may"), err
+		return refuse(d, CodeDeadline, deadlineMessage), err
 	case err != nil:
-		return refuse(d, CodePolicyError, "the policy failed"), err
+		return refuse(d, CodePolicyError, failedMessage), err
 	}
 	return narrow(d, r), nil
 }
+
+const (
+	deadlineMessage = "the policy took longer than it may"
+	failedMessage   = "the policy failed"
+)
 
 // narrow denies what the key at work is not granted, whatever the policy said.
 func narrow(d Decision, r Request) Decision {

@@ -1,9 +1,7 @@
 package authz
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -23,6 +21,9 @@ type Explanation struct {
 	// Unmet is where the rules in Failed ended, in the same order: of one
 	// that was tried for several values, where the last try ended.
 	Unmet []Unmet
+	// Failure is why the policy gave no answer, with the place, or empty. The
+	// Decision is then the denial that follows. It can quote what the policy saw.
+	Failure string
 }
 
 // Unmet is a condition of a rule that was not met: an expression that did not hold.
@@ -38,7 +39,7 @@ type Unmet struct {
 // Value is what an expression read from the input.
 type Value struct {
 	Path    string `json:"path"` // input.principal.id
-	Missing bool   `json:"missing,omitempty"`
+	Missing bool   `json:"missing,omitzero"`
 	Value   any    `json:"value"`
 }
 
@@ -47,41 +48,6 @@ type Rule struct {
 	Name string `json:"rule"` // data.ostiary.owner_banned
 	File string `json:"file"`
 	Line int    `json:"line"`
-}
-
-// Lines is x for people: the decision, its reasons, the author's rules that held
-// and the conditions of those that failed, with the values that they read; with
-// verbose the built-in rules too, and those that forbid and do not hold.
-func (x Explanation) Lines(verbose bool) []string {
-	lines := []string{"deny"}
-	if x.Decision.Allow {
-		lines[0] = "allow"
-	}
-	for _, r := range x.Decision.Reasons {
-		lines = append(lines, fmt.Sprintf("  %s: %s", r.Code, r.Message))
-	}
-	authors := func(file string) bool { return verbose || !strings.HasPrefix(file, "builtin/") }
-	for _, r := range x.Fired {
-		if authors(r.File) {
-			lines = append(lines, fmt.Sprintf("  held    %s:%d %s", r.File, r.Line, r.Name))
-		}
-	}
-	for _, c := range x.Unmet {
-		// A rule that forbids and does not hold stands in nobody's way.
-		if !authors(c.File) || !verbose && strings.HasSuffix(c.Rule, ".deny") {
-			continue
-		}
-		lines = append(lines, fmt.Sprintf("  failed  %s:%d:%d %s: %s", c.File, c.Line, c.Column, c.Rule, c.Text))
-		for _, v := range c.Values {
-			text := "is missing"
-			if !v.Missing {
-				value, err := json.Marshal(v.Value)
-				text = "= " + cmp.Or(string(value), fmt.Sprint(err))
-			}
-			lines = append(lines, fmt.Sprintf("            %s %s", v.Path, text))
-		}
-	}
-	return lines
 }
 
 // Explain decides r again, with every rule tried instead of only those that
@@ -102,7 +68,7 @@ func (e *Engine) Explain(ctx context.Context, r Request) (Explanation, error) {
 	if err != nil {
 		return Explanation{}, err
 	}
-	x, err := p.explain(ctx, in.Document(), now, 10*e.deadline)
+	x, err := p.explain(ctx, in.Document(), now, 10*e.deadline, Nondeterminism{})
 	if err != nil {
 		return Explanation{}, err
 	}
@@ -112,13 +78,28 @@ func (e *Engine) Explain(ctx context.Context, r Request) (Explanation, error) {
 
 // Explain decides an input document, JSON values, as it stands, as of now, and
 // says which rules held. It is for documents that somebody wrote or that were
-// recorded: unlike an [Engine] it believes what the document says of the principal.
-func (p *Policy) Explain(ctx context.Context, document any, now time.Time) (Explanation, error) {
+// recorded, then with the answers nd of built-ins that are on record: unlike an
+// [Engine] it believes what the document says of the principal.
+func (p *Policy) Explain(ctx context.Context, document map[string]any, now time.Time, nd Nondeterminism) (Explanation, error) {
 	in, err := ast.InterfaceToValue(document)
 	if err != nil {
 		return Explanation{}, fmt.Errorf("input: %w", err)
 	}
-	return p.explain(ctx, ast.NewTerm(in), now, 10*time.Second)
+	x, err := p.explain(ctx, ast.NewTerm(in), now, 10*time.Second, nd)
+	if r, malformed := questionIn(document); err == nil && malformed == nil {
+		x.Decision = narrow(x.Decision, r)
+	}
+	return x, err
+}
+
+// TimeOf is the time that an input document says it is, or else the present.
+func TimeOf(document map[string]any) time.Time {
+	about, _ := document["context"].(map[string]any)
+	text, _ := about["time"].(string)
+	if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		return t
+	}
+	return time.Now()
 }
 
 // Judge returns a function that decides an input document, JSON values, as it
@@ -139,7 +120,7 @@ func (p *Policy) Judge(document any) (func(ctx context.Context, now time.Time) e
 	}, nil
 }
 
-func (p *Policy) explain(ctx context.Context, in *ast.Term, now time.Time, most time.Duration) (Explanation, error) {
+func (p *Policy) explain(ctx context.Context, in *ast.Term, now time.Time, most time.Duration, nd Nondeterminism) (Explanation, error) {
 	trace := topdown.NewBufferTracer()
 	limit := &limit{ctx: ctx, deadline: time.Now().Add(most)}
 	q := p.topdown.query(decisionRule, in, now).
@@ -147,16 +128,25 @@ func (p *Policy) explain(ctx context.Context, in *ast.Term, now time.Time, most 
 		WithQueryTracer(trace).
 		WithIndexing(false).
 		WithEarlyExit(false)
+	if nd.cache != nil {
+		q = q.WithNDBuiltinCache(nd.cache)
+	}
 	v, err := result(ctx, q)
 	if topdown.IsCancel(err) {
 		err = limit.cause()
 	}
-	if err != nil {
-		return Explanation{}, fmt.Errorf("explain: %w", err)
+	if ctx.Err() != nil {
+		return Explanation{}, fmt.Errorf("explain: %w", ctx.Err())
 	}
 	x := Explanation{Decision: Decision{Time: now, Revision: p.revision}}
-	if err := read(&x.Decision, v); err != nil {
-		return Explanation{}, fmt.Errorf("explain: %w", err)
+	if err == nil {
+		err = read(&x.Decision, v)
+	}
+	switch {
+	case errors.Is(err, errDeadline):
+		x.Decision, x.Failure = refuse(x.Decision, CodeDeadline, deadlineMessage), err.Error()
+	case err != nil:
+		x.Decision, x.Failure = refuse(x.Decision, CodePolicyError, failedMessage), err.Error()
 	}
 	x.Fired, x.Failed = rules(*trace)
 	x.Unmet = unmet(*trace, in)

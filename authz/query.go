@@ -193,22 +193,46 @@ func (e *Engine) EvaluateText(ctx context.Context, text string, o QueryOptions) 
 	if p == nil {
 		return Answer{}, ErrNoPolicy
 	}
-	v := e.evaluation(ctx, p, o)
-	body, err := ast.ParseBodyWithOpts(text, ast.ParserOptions{Capabilities: capabilities})
-	if err != nil {
-		return Answer{}, regoError(Parsing, err)
-	}
-	prepared, err := p.topdown.rego(body, o.StrictErrors, v.metrics).PrepareForEval(ctx)
-	if err != nil {
-		return Answer{}, regoError(Compiling, err)
-	}
-	return v.run(func(input ast.Value) (rego.ResultSet, error) {
-		return prepared.Eval(ctx, v.options(input)...)
-	}, func(a *Answer, rs rego.ResultSet) {
+	return e.evaluation(ctx, p, o).text(ctx, text, func(a *Answer, rs rego.ResultSet) {
 		for _, r := range rs {
 			a.Bindings = append(a.Bindings, r.Bindings.WithoutWildcards())
 		}
 	})
+}
+
+// A Solution is one way in which a query holds.
+type Solution struct {
+	Expressions []Expression   `json:"expressions"`
+	Bindings    map[string]any `json:"bindings,omitempty"` // of the variables in it
+}
+
+// Expression is a part of a query with its value.
+type Expression struct {
+	Value any    `json:"value"`
+	Text  string `json:"text"`
+}
+
+// Query answers a query that somebody wrote, over everything under data and an
+// input document, nil for none, as of now. It is for whoever holds the policy;
+// others ask an [Engine]. What fails is a *[RegoError].
+func (p *Policy) Query(ctx context.Context, text string, document map[string]any, now time.Time) ([]Solution, error) {
+	v := &evaluation{policy: p, now: now, limit: &limit{ctx: ctx, deadline: time.Now().Add(10 * time.Second)}, metrics: metrics.NoOp(), labels: &topdown.EvaluatedRuleTracker{}}
+	v.o.StrictErrors = true // as decisions have it
+	if document != nil {
+		var in any = document
+		v.o.Input = &in
+	}
+	var solutions []Solution
+	_, err := v.text(ctx, text, func(_ *Answer, rs rego.ResultSet) {
+		for _, r := range rs {
+			s := Solution{Bindings: r.Bindings.WithoutWildcards()}
+			for _, e := range r.Expressions {
+				s.Expressions = append(s.Expressions, Expression{e.Value, e.Text})
+			}
+			solutions = append(solutions, s)
+		}
+	})
+	return solutions, err
 }
 
 // evaluation is one run of a query.
@@ -238,6 +262,21 @@ func (e *Engine) evaluation(ctx context.Context, p *Policy, o QueryOptions) *eva
 		v.trace = &trace{events: topdown.NewBufferTracer(), limit: v.limit}
 	}
 	return v
+}
+
+// text runs a query that somebody wrote.
+func (v *evaluation) text(ctx context.Context, text string, read func(*Answer, rego.ResultSet)) (Answer, error) {
+	body, err := ast.ParseBodyWithOpts(text, ast.ParserOptions{Capabilities: capabilities})
+	if err != nil {
+		return Answer{}, regoError(Parsing, err)
+	}
+	prepared, err := v.policy.topdown.rego(body, v.o.StrictErrors, v.metrics).PrepareForEval(ctx)
+	if err != nil {
+		return Answer{}, regoError(Compiling, err)
+	}
+	return v.run(func(input ast.Value) (rego.ResultSet, error) {
+		return prepared.Eval(ctx, v.options(input)...)
+	}, read)
 }
 
 func (v *evaluation) options(input ast.Value) []rego.EvalOption {

@@ -60,9 +60,9 @@ func (p *Policy) Replay(ctx context.Context, document map[string]any, at time.Ti
 	case ctx.Err() != nil:
 		return Decision{}, ctx.Err()
 	case errors.Is(err, errDeadline):
-		return refuse(d, CodeDeadline, "the policy took longer than it may"), nil
+		return refuse(d, CodeDeadline, deadlineMessage), nil
 	case err != nil:
-		return refuse(d, CodePolicyError, "the policy failed"), nil
+		return refuse(d, CodePolicyError, failedMessage), nil
 	}
 	return narrow(d, q), nil
 }

@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,7 +46,9 @@ func TestStories(t *testing.T) {
 	for _, story := range stories {
 		t.Run(strings.TrimSuffix(story, ".test.mjs"), func(t *testing.T) {
 			t.Parallel()
-			play(t, node, story, start(t, binary).env)
+			s := start(t, binary)
+			play(t, node, story, s.env)
+			explained(t, s)
 		})
 	}
 }
@@ -97,7 +100,83 @@ func build(t *testing.T) string {
 }
 
 // service is a running `ostiary serve`, and what stories are told of it.
-type service struct{ env []string }
+type service struct {
+	env      []string
+	url, key string // itself, and the administrator's key
+}
+
+// explained has every denial that a story left in the log explained: by the same
+// reasons, each with the rule that gave it, as the policy in force has it. What was
+// decided while a story had put other rules in force is not asked about.
+func explained(t *testing.T, s service) {
+	t.Helper()
+	ask := func(method, path string, body, out any) {
+		t.Helper()
+		text, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), method, s.url+path, bytes.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Api-Key", s.key)
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		answer, err := io.ReadAll(resp.Body)
+		if err == nil && resp.StatusCode == http.StatusOK {
+			err = json.Unmarshal(answer, out)
+		}
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s %s %s: %d %s %v", method, path, text, resp.StatusCode, answer, err)
+		}
+	}
+	type reason struct{ Code, Message, Permission string }
+	var now struct{ PolicyRevision string }
+	ask(http.MethodGet, "/v1/policy/bundle", nil, &now)
+	asked, others := 0, 0
+	for path := "/v1/decisions?allow=false&limit=500"; path != ""; {
+		var page struct {
+			Decisions []struct {
+				ID, PolicyRevision string
+				Reasons            []reason
+			}
+			Next *string
+		}
+		ask(http.MethodGet, path, nil, &page)
+		for _, d := range page.Decisions {
+			if d.PolicyRevision != now.PolicyRevision {
+				others++
+				continue
+			}
+			asked++
+			var x struct {
+				Allow   bool
+				Reasons []reason
+				Fired   []struct{ Rule, File string }
+				Advice  []string
+			}
+			ask(http.MethodPost, "/v1/policy/explain", map[string]string{"decision": d.ID}, &x)
+			named := 0
+			for _, r := range x.Fired {
+				if r.Rule == "data.ostiary.reasons" && r.File == "builtin/reasons.rego" {
+					named++
+				}
+			}
+			if x.Allow || !slices.Equal(x.Reasons, d.Reasons) || len(x.Advice) < len(d.Reasons) || named == 0 {
+				t.Errorf("decision %s: denied for %+v, explained by %+v", d.ID, d.Reasons, x)
+			}
+		}
+		if path = ""; page.Next != nil {
+			path = "/v1/decisions?allow=false&limit=500&before=" + *page.Next
+		}
+	}
+	t.Logf("%d denials explained, %d by rules that are no more", asked, others)
+}
 
 // start starts a service with an administrator, made on its database before
 // it runs. It is stopped at the end of the test, and has to stop well. more
@@ -181,7 +260,7 @@ func start(t *testing.T, binary string, more ...string) service {
 	})
 	ready(t, "http://"+upstream, ended, &log)
 
-	return service{env: append(settings,
+	return service{url: "http://" + upstream, key: key["key"].(string), env: append(settings,
 		"BASE_URL="+front,
 		"UPSTREAM_URL=http://"+upstream,
 		"OSTIARY="+binary,

@@ -263,5 +263,5 @@ func (s *Service) why(t testing.TB, r authz.Request) string {
 	if err != nil {
 		return fmt.Sprintf("it cannot be explained: %v", err)
 	}
-	return strings.Join(x.Lines(false), "\n")
+	return strings.Join(s.Policies().Bundle().Explained(x).Lines(false), "\n")
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/policies"
 )
 
@@ -77,5 +78,28 @@ func TestDocumentationShowsWhatIsTested(t *testing.T) {
 	}
 	if len(policies.InputSchema()) == 0 {
 		t.Error("no schema")
+	}
+}
+
+// The recipe for tenants is a filter, as the documentation says.
+func TestDocumentationTenantsAreAFilter(t *testing.T) {
+	b := mustLoad(t, os.DirFS("../examples/policies/tenants"), nil)
+	p, err := authz.Compile(t.Context(), b.Source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := authz.NewEngine(authz.Options{})
+	e.Swap(p)
+	ann, err := authz.NewSubject(authz.Identity{
+		Type: "user", ID: "ann", Credential: authz.CredentialSession, Roles: []string{"member"}, Session: &authz.SessionFacts{ID: "s1"},
+		User: &authz.UserFacts{ID: "ann", Attributes: map[string]any{"tenant": "acme"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	question := authz.Request{Subject: ann, Action: authz.Action{Name: "read"}, Resource: authz.Resource{Type: "project"}}
+	f, err := e.Filter(t.Context(), question, authz.UnknownResource, authz.Fields{"properties.tenant": authz.TextOrNull}.Kind)
+	if err != nil || !f.Exact() || f.Sure.String() != `properties.tenant eq "acme"` {
+		t.Errorf("got %v, %v", f.Sure, err)
 	}
 }

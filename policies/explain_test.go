@@ -30,7 +30,7 @@ allow if {
 				"user": map[string]any{"id": "ann", "banned": false}, "session": map[string]any{"id": "s"}},
 			"action":   map[string]any{"name": "read"},
 			"resource": map[string]any{"type": "document", "properties": resource},
-		}, time.Now())
+		}, time.Now(), authz.Nondeterminism{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,7 +1,6 @@
 package policies
 
 import (
-	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -110,11 +109,7 @@ type CellChange struct {
 func plainData(b Bundle) string {
 	data := maps.Clone(b.Source.Data)
 	delete(data, "permits")
-	text, err := json.MarshalIndent(data, "", "  ")
-	if err != nil {
-		return "" // Load has made JSON of it
-	}
-	return string(text) + "\n"
+	return indented(data)
 }
 
 // Diff compares what two bundles decide by: the modules, the data, which stands

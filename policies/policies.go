@@ -66,6 +66,34 @@ type Bundle struct {
 	actions map[string]any
 	// Routes says which permissions requests through a reverse proxy stand for.
 	Routes Routes
+
+	added map[string]string // the author's modules
+	data  map[string]any    // and data, as read
+}
+
+// Files returns the author's part of b: the modules, and the data as one
+// data.json whatever files it was read from. [Load] makes of them, with
+// [Bundle.Settings], a bundle of the same revision.
+func (b Bundle) Files() map[string]string {
+	files := maps.Clone(b.added)
+	if len(b.data) > 0 {
+		files["data.json"] = indented(b.data)
+	}
+	return files
+}
+
+// Settings returns data.settings as in force. The caller must not change it.
+func (b Bundle) Settings() map[string]any {
+	settings, _ := b.Source.Data["settings"].(map[string]any)
+	return settings
+}
+
+func indented(data map[string]any) string {
+	text, err := json.MarshalIndent(data, "", "  ")
+	if err != nil {
+		return "" // Load has made JSON of it
+	}
+	return string(text) + "\n"
 }
 
 // Load reads the built-in bundle and adds author's (nil for none). settings
@@ -82,6 +110,15 @@ func Load(author fs.FS, settings map[string]any) (Bundle, error) {
 	return b, nil
 }
 
+// LoadFiles is [Load] of files that are not in a folder, by their paths.
+func LoadFiles(files map[string]string, settings map[string]any) (Bundle, error) {
+	fsys, mistakes := filesystem(files)
+	if len(mistakes) > 0 {
+		return Bundle{}, errors.Join(mistakes...)
+	}
+	return Load(fsys, settings)
+}
+
 // load is Load that goes on after mistakes, without what they are about.
 func load(author fs.FS, settings map[string]any) (Bundle, []error) {
 	modules, data, err := readBuiltin()
@@ -93,12 +130,13 @@ func load(author fs.FS, settings map[string]any) (Bundle, []error) {
 	if author != nil {
 		added, mistakes = readAuthor(author)
 	}
+	own := map[string]string{}
 	for name, m := range added.modules {
 		if _, taken := modules[name]; taken {
 			mistakes = append(mistakes, fmt.Errorf("%s: the name of a built-in file", name))
 			continue
 		}
-		modules[name] = m.text
+		modules[name], own[name] = m.text, m.text
 	}
 
 	t := newTables(data)
@@ -131,6 +169,8 @@ func load(author fs.FS, settings map[string]any) (Bundle, []error) {
 		self:        permissions(t.self),
 		actions:     t.actions,
 		Routes:      routes,
+		added:       own,
+		data:        added.data,
 	}, mistakes
 }
 

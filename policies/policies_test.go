@@ -407,3 +407,21 @@ func TestActionsOfATypeComeFromTheirTableOrTheOthers(t *testing.T) {
 		}
 	}
 }
+
+// What is told of a bundle makes the same bundle elsewhere.
+func TestABundleIsMadeAgainOfItsFiles(t *testing.T) {
+	for _, dir := range []string{"../examples/policies/owners", "../examples/policies/business-hours", "../examples/forward-auth/policies", "../examples/policies/support"} {
+		b := mustLoad(t, os.DirFS(dir), map[string]any{"sign_up": false, "admin_user_ids": []any{"u1"}})
+		fsys := fstest.MapFS{}
+		for name, text := range b.Files() {
+			fsys[name] = &fstest.MapFile{Data: []byte(text)}
+		}
+		again := mustLoad(t, fsys, b.Settings())
+		if again.Source.Revision != b.Source.Revision || len(fsys) == 0 {
+			t.Errorf("%s: got %s of %v, want %s", dir, again.Source.Revision, slices.Sorted(maps.Keys(fsys)), b.Source.Revision)
+		}
+	}
+	if files := mustLoad(t, nil, nil).Files(); len(files) != 0 {
+		t.Errorf("of the built-in rules alone: %v", files)
+	}
+}

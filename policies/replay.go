@@ -140,15 +140,10 @@ func unfit(r *audit.Record) string {
 	has := func(code string) bool {
 		return slices.ContainsFunc(r.Reasons, func(reason authz.Reason) bool { return reason.Code == code })
 	}
+	if why := r.Incomplete(); why != "" {
+		return why
+	}
 	switch {
-	case r.MaskFailure != "":
-		return "the input was taken out because the mask failed"
-	case len(r.Masked)+len(r.Erased) > 0:
-		return "parts are masked: " + strings.Join(slices.Sorted(slices.Values(slices.Concat(r.Erased, r.Masked))), ", ")
-	case len(r.Input) == 0:
-		return "the input was not recorded"
-	case r.At.IsZero():
-		return "the time was not recorded"
 	case has(authz.CodeUnavailable), has(authz.CodeDeadline):
 		return "no policy had answered"
 	}

@@ -338,7 +338,11 @@ func (w *decisionWriter) explain(ctx context.Context, q authz.Request) explanati
 		w.s.Log.WarnContext(ctx, "explain failed", "error", err)
 		return explanation{Error: "the decision could not be traced"}
 	}
-	return explanation{Fired: e.Fired, Failed: e.Failed}
+	x := explanation{Fired: e.Fired, Failed: e.Failed}
+	if e.Failure != "" {
+		x.Error = "the policy gave no answer" // how can quote what it saw
+	}
+	return x
 }
 
 func (w *decisionWriter) principal(s *authz.Subject) {

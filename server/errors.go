@@ -64,6 +64,7 @@ const (
 	CodePayloadTooLarge      = "PAYLOAD_TOO_LARGE"      // 413
 	CodeUnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE" // 415
 	CodeNotAFilter           = "NOT_A_FILTER"           // 422: the policy cannot be turned into a filter
+	CodeNotExplainable       = "NOT_EXPLAINABLE"        // 422: the record of the decision is not complete
 	CodePolicyInvalid        = "POLICY_INVALID"         // 422: the policy does not load, compile or type-check; see errors
 	CodePolicyTests          = "POLICY_TESTS"           // 422: a test of the policy fails, or they reach too little
 	CodePolicyLockout        = "POLICY_LOCKOUT"         // 422: nobody would be left to publish the next policy

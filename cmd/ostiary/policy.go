@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +20,9 @@ func policyCommand() *cobra.Command {
 		Long: `Write, check, test and explain policies.
 
 DIR is a folder of policies as serve --policies takes it. It is read beside the
-built-in rules; no service and no database is needed. The exit status is 0 if all
+built-in rules; no service and no database is needed. With --server, and an API key
+in OSTIARY_KEY, a service is asked: about the policies in force there where DIR can
+be left out. The exit status is 0 if all
 is well, 1 if something was found or failed, and 2 if the command was called
 wrongly or cannot read what it is about.`,
 		Args: cobra.ArbitraryArgs,
@@ -126,7 +129,16 @@ func policySchemas() *cobra.Command {
 
 func policyCheck() *cobra.Command {
 	var asJSON, verbose bool
+	var by remote
 	cmd := offline("check DIR", "Find mistakes in policies", []string{"DIR"}, func(cmd *cobra.Command, args []string) error {
+		if named, err := by.named(cmd); err != nil {
+			return err
+		} else if named {
+			if err := without(cmd, "verbose"); err != nil {
+				return err
+			}
+			return by.try(cmd, "check", args[0], asJSON)
+		}
 		fsys, err := folder(args[0])
 		if err != nil {
 			return err
@@ -155,11 +167,60 @@ func policyCheck() *cobra.Command {
 what does not compile or is not used, paths that the input does not have, actions
 and roles that the tables do not have, data that nothing defines, built-in functions
 that policies do not have, names that are reserved, tables that are malformed.
-Warnings do not count for the exit status.`
+Warnings do not count for the exit status.
+
+With --server a service looks at the folder, with its settings and its version of
+the built-in rules, as it would before publishing it.`
 	cmd.Example = "  ostiary policy check policies\n  ostiary policy check policies --verbose"
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the findings as JSON")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also say what the rules depend on, and how they are evaluated")
+	by.flags(cmd)
 	return cmd
+}
+
+// try has the service check a folder, or test it.
+func (r *remote) try(cmd *cobra.Command, how, dir string, asJSON bool) error {
+	fsys, err := folder(dir)
+	if err != nil {
+		return err
+	}
+	files, err := policies.Files(fsys)
+	if err != nil {
+		return &usageError{err}
+	}
+	var out struct {
+		OK       bool   `json:"ok"`
+		Revision string `json:"revision,omitempty"`
+		Tests    *struct {
+			Count    int     `json:"count"`
+			Coverage float64 `json:"coverage"`
+		} `json:"tests,omitempty"`
+		Mistakes []string           `json:"mistakes"`
+		Warnings []policies.Finding `json:"warnings"`
+	}
+	if err := r.call(cmd, http.MethodPost, "/v1/policy/"+how, map[string]any{"files": files}, &out); err != nil {
+		return err
+	}
+	var lines []string
+	for _, m := range out.Mistakes {
+		lines = append(lines, under(dir, fsys, errors.New(m)).Error())
+	}
+	for _, w := range out.Warnings {
+		w.File = inFolder(dir, w.File)
+		lines = append(lines, w.Error())
+	}
+	if out.Tests != nil {
+		lines = append(lines, fmt.Sprintf("%s: %d passed, %.1f %% of the rules reached", dir, out.Tests.Count, out.Tests.Coverage))
+	}
+	if asJSON || len(lines) > 0 {
+		if err := show(cmd, asJSON, out, strings.Join(lines, "\n")); err != nil {
+			return err
+		}
+	}
+	if !out.OK {
+		return errNo
+	}
+	return nil
 }
 
 func evaluation(e *policies.Evaluation) []string {

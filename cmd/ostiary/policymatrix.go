@@ -2,8 +2,11 @@ package main
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -17,31 +20,34 @@ import (
 )
 
 func policyMatrix() *cobra.Command {
-	var form, as string
+	var form, user, key string
 	var fromStdin, asJSON bool
-	cmd := subcommand("matrix [--user USER | --key-stdin] DIR", "Show which role may what", []string{"DIR"}, func(cmd *cobra.Command, args []string) error {
+	var at remote
+	cmd := subcommand("matrix (DIR | --server URL) [--user USER | --of-key ID | --key-stdin]", "Show which role may what", nil, func(cmd *cobra.Command, args []string) error {
 		if asJSON {
 			form = "json"
 		}
 		if !slices.Contains([]string{"markdown", "csv", "json"}, form) {
 			return misuse(cmd, "--format is markdown, csv or json, not %q", form)
 		}
-		fsys, err := folder(args[0])
+		if user != "" && key != "" || fromStdin && (user != "" || key != "") {
+			return misuse(cmd, "--user, --of-key and --key-stdin exclude each other")
+		}
+		named, err := at.instead(cmd, args)
 		if err != nil {
 			return err
 		}
-		if as != "" || fromStdin {
-			if as != "" && fromStdin {
-				return misuse(cmd, "--user and --key-stdin exclude each other")
-			}
-			if err := cmd.Flags().Set("policies", args[0]); err != nil {
-				return err
-			}
-			return effective(cmd, as, form)
+		if user != "" || key != "" || fromStdin {
+			return effective(cmd, named, at, first(args), user, key, fromStdin, form)
 		}
-		b, err := policies.Load(fsys, nil)
+		var b policies.Bundle
+		if named {
+			b, err = at.bundle(cmd)
+		} else {
+			b, err = bundleIn(args[0])
+		}
 		if err != nil {
-			return under(args[0], fsys, err)
+			return err
 		}
 		m := b.Matrix()
 		if form == "json" {
@@ -61,52 +67,106 @@ func policyMatrix() *cobra.Command {
 column self is what everybody may do with what is their own; in the column rules,
 for which types there are rules that may permit more, or forbid it.
 
-With --user or --key-stdin, what a user or the key on standard input may do, as it
-is enforced with this folder: the permissions of all roles, narrowed by the grants
-of the key. This asks the database.`
+With --user, --of-key or --key-stdin, what a user or a key may do, as it is enforced
+with this folder: the permissions of all roles, narrowed by the grants of the key.
+This asks the database.
+
+With --server it is about the policies in force there, and its users and keys.`
 	cmd.Example = `  ostiary policy matrix policies >who-may-what.md
-  ostiary policy matrix policies --user ann@example.com --database sqlite:ostiary.db`
+  ostiary policy matrix policies --user ann@example.com --database sqlite:ostiary.db
+  ostiary policy matrix --server https://auth.example --of-key x2Ck`
+	cmd.Args = optional
 	cmd.Flags().StringVar(&form, "format", "markdown", "markdown, csv or json")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "the same as --format json")
-	cmd.Flags().StringVar(&as, "user", "", "what this user may: an id or an email")
+	cmd.Flags().StringVar(&user, "user", "", "what this user may: an id or an email")
+	cmd.Flags().StringVar(&key, "of-key", "", "what the key with this id may")
 	cmd.Flags().BoolVar(&fromStdin, "key-stdin", false, "what the key on standard input may")
+	at.flags(cmd)
 	return cmd
 }
 
-// effective shows the permissions of a user, or of the key on standard input.
-func effective(cmd *cobra.Command, as, form string) error {
+// bundleIn reads a folder of policies.
+func bundleIn(dir string) (policies.Bundle, error) {
+	fsys, err := folder(dir)
+	if err != nil {
+		return policies.Bundle{}, err
+	}
+	b, err := policies.Load(fsys, nil)
+	return b, under(dir, fsys, err)
+}
+
+// effective shows the permissions of a user or a key: by the service, or with the
+// folder and the database.
+func effective(cmd *cobra.Command, named bool, at remote, dir, user, key string, fromStdin bool, form string) error {
+	var doc struct {
+		Permissions authz.Permissions `json:"permissions"`
+		Own         authz.Permissions `json:"own"`
+	}
 	var secret authn.Secret
-	if as == "" {
+	if fromStdin {
 		var err error
 		if secret, err = readSecretLine(cmd, "key"); err != nil {
 			return err
 		}
 	}
-	return with(cmd, func(o *ostiary.Ostiary) error {
-		s, err := subjectOf(cmd, o, as, secret)
-		if err != nil {
+	switch {
+	case named && fromStdin:
+		// What a key may it can ask itself.
+		own := remote{at.url, secret.Reveal()}
+		if err := own.call(cmd, http.MethodGet, "/v1/me", nil, &doc); err != nil {
 			return err
 		}
-		p, own, err := o.Permissions(cmd.Context(), s)
-		if err != nil {
+	case named:
+		q := url.Values{}
+		for name, value := range map[string]string{"user": user, "key": key} {
+			if value != "" {
+				q.Set(name, value)
+			}
+		}
+		if err := at.call(cmd, http.MethodGet, "/v1/policy/permissions?"+q.Encode(), nil, &doc); err != nil {
 			return err
 		}
-		if form == "json" {
-			return show(cmd, true, map[string]authz.Permissions{"permissions": p, "own": own}, "")
+	default:
+		if _, err := folder(dir); err != nil {
+			return err
 		}
-		table := [][]string{{"permission", "any", "own"}}
-		for _, permission := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(listed(p), listed(own))))) {
-			i := strings.LastIndex(permission, ":")
-			table = append(table, []string{permission, yes(p.Allows(permission[:i], permission[i+1:])), yes(own.Allows(permission[:i], permission[i+1:]))})
+		if err := cmd.Flags().Set("policies", dir); err != nil {
+			return err
 		}
-		return tabulate(cmd, form, table)
-	})
+		if err := with(cmd, func(o *ostiary.Ostiary) error {
+			s, err := subjectOf(cmd, o, user, key, secret)
+			if err != nil {
+				return err
+			}
+			doc.Permissions, doc.Own, err = o.Permissions(cmd.Context(), s)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	p, own := doc.Permissions, doc.Own
+	if form == "json" {
+		return show(cmd, true, doc, "")
+	}
+	table := [][]string{{"permission", "any", "own"}}
+	for _, permission := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(listed(p), listed(own))))) {
+		i := strings.LastIndex(permission, ":")
+		table = append(table, []string{permission, yes(p.Allows(permission[:i], permission[i+1:])), yes(own.Allows(permission[:i], permission[i+1:]))})
+	}
+	return tabulate(cmd, form, table)
 }
 
-// subjectOf is the user, or else whoever the key stands for.
-func subjectOf(cmd *cobra.Command, o *ostiary.Ostiary, user string, key authn.Secret) (*authz.Subject, error) {
-	if user == "" {
-		p, err := o.Authn().Authenticate(cmd.Context(), authn.Credential{Kind: authn.APIKeySecret, Secret: key})
+// subjectOf is the user, or whoever the key with this id or secret stands for.
+func subjectOf(cmd *cobra.Command, o *ostiary.Ostiary, user, key string, secret authn.Secret) (*authz.Subject, error) {
+	switch {
+	case key != "":
+		s, err := o.Authn().KeySubject(cmd.Context(), caller, key)
+		if errors.Is(err, authn.ErrKeyNotFound) {
+			return nil, &hintError{fmt.Errorf("no key has the id %q", key), "ostiary key list"}
+		}
+		return s, err
+	case user == "":
+		p, err := o.Authn().Authenticate(cmd.Context(), authn.Credential{Kind: authn.APIKeySecret, Secret: secret})
 		if err != nil {
 			return nil, err
 		}
@@ -167,15 +227,24 @@ func tabulate(cmd *cobra.Command, form string, table [][]string) error {
 
 func policyDiff() *cobra.Command {
 	var asJSON bool
-	cmd := offline("diff BEFORE AFTER", "Show what changes from one folder to another", []string{"BEFORE", "AFTER"}, func(cmd *cobra.Command, args []string) error {
+	var at remote
+	cmd := subcommand("diff BEFORE AFTER", "Show what changes from one bundle to another", []string{"BEFORE", "AFTER"}, func(cmd *cobra.Command, args []string) error {
+		named, err := at.named(cmd)
+		if err != nil {
+			return err
+		}
+		if named && !strings.HasPrefix(args[0], "@") && !strings.HasPrefix(args[1], "@") {
+			return misuse(cmd, "--server is for @ and @REVISION")
+		}
 		var bundles [2]policies.Bundle
-		for i, dir := range args {
-			fsys, err := folder(dir)
+		for i, name := range args {
+			if revision, ok := strings.CutPrefix(name, "@"); ok {
+				bundles[i], err = revisionOf(cmd, named, at, revision)
+			} else if bundles[i], err = bundleIn(name); err != nil {
+				err = &usageError{err}
+			}
 			if err != nil {
 				return err
-			}
-			if bundles[i], err = policies.Load(fsys, nil); err != nil {
-				return &usageError{under(dir, fsys, err)}
 			}
 		}
 		d := policies.Diff(bundles[0], bundles[1])
@@ -190,11 +259,49 @@ func policyDiff() *cobra.Command {
 		}
 		return errNo
 	})
-	cmd.Long = `Show what changes from one folder to another: rules as a diff, and by the tables
-who gains and who loses what. The exit status is 1 if there is a difference, and 2
-if a folder cannot be read or has mistakes.`
+	cmd.Long = `Show what changes from one bundle to another: rules as a diff, and by the tables
+who gains and who loses what. Each is a folder, @ for what is in force, or @REVISION
+for what was published, as history shows it or as decisions carry it; of these two
+the service is asked, or else the database. Settings of the service are left out.
+
+The exit status is 1 if there is a difference, and 2 if a folder cannot be read or
+has mistakes.`
+	cmd.Example = `  ostiary policy diff deployed policies
+  ostiary policy diff @ policies --server https://auth.example`
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the difference as JSON")
+	at.flags(cmd)
 	return cmd
+}
+
+// revisionOf reads what was published under a name, or with an empty name what is
+// in force, wherever that comes from.
+func revisionOf(cmd *cobra.Command, named bool, at remote, name string) (policies.Bundle, error) {
+	var files map[string]string
+	var err error
+	switch {
+	case named && name == "":
+		var b policies.Bundle
+		b, err = at.bundle(cmd)
+		files = b.Files()
+	case named:
+		var doc struct{ Files map[string]string }
+		err = at.call(cmd, http.MethodGet, "/v1/policy/revisions/"+url.PathEscape(name), nil, &doc)
+		files = doc.Files
+	default:
+		err = with(cmd, func(o *ostiary.Ostiary) error {
+			if name == "" {
+				files = o.Policies().Bundle().Files()
+				return nil
+			}
+			r, err := o.Policies().Revision(cmd.Context(), caller, name)
+			files = r.Files
+			return err
+		})
+	}
+	if err != nil {
+		return policies.Bundle{}, refusal(err)
+	}
+	return policies.LoadFiles(files, nil)
 }
 
 func differenceText(dirs []string, d policies.Difference) string {

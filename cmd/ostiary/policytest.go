@@ -18,8 +18,17 @@ func policyTest() *cobra.Command {
 	var threshold float64
 	var junit string
 	var asJSON, verbose bool
+	var by remote
 	cmd := offline("test DIR", "Run the tests of policies", []string{"DIR"}, func(cmd *cobra.Command, args []string) error {
 		dir := args[0]
+		if named, err := by.named(cmd); err != nil {
+			return err
+		} else if named {
+			if err := without(cmd, "run", "coverage", "threshold", "timeout", "junit", "verbose"); err != nil {
+				return err
+			}
+			return by.try(cmd, "test", dir, asJSON)
+		}
 		fsys, err := folder(dir)
 		if err != nil {
 			return err
@@ -65,7 +74,10 @@ func policyTest() *cobra.Command {
 	cmd.Long = `Run the tests of policies, rules in *_test.rego whose names begin with test_, over
 the folder and the built-in rules. The settings are those of the folder.
 
-Coverage is of the folder's own rules.`
+Coverage is of the folder's own rules.
+
+With --server a service runs them, with its settings, and policy.min_coverage as the
+threshold, as it would before publishing the folder.`
 	cmd.Example = `  ostiary policy test policies --run test_owner
   ostiary policy test policies --threshold 90 --junit report.xml`
 	cmd.Flags().StringVar(&o.Run, "run", "", "only tests whose package and name match this regular expression")
@@ -75,6 +87,7 @@ Coverage is of the folder's own rules.`
 	cmd.Flags().StringVar(&junit, "junit", "", "also write the results to this file, in JUnit's format")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the results as JSON")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also name the tests that pass")
+	by.flags(cmd)
 	return cmd
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ostiary/ostiary/policies"
 	"github.com/spf13/cobra"
 )
 
@@ -37,6 +38,48 @@ func (r *remote) named(cmd *cobra.Command) (bool, error) {
 		return false, misuse(cmd, "--server needs --key")
 	}
 	return true, nil
+}
+
+// instead reports whether a service is to be asked instead of reading a folder,
+// which is then left out.
+func (r *remote) instead(cmd *cobra.Command, args []string) (bool, error) {
+	named, err := r.named(cmd)
+	switch {
+	case err != nil:
+		return false, err
+	case named && len(args) > 0:
+		return false, misuse(cmd, "DIR and --server exclude each other")
+	case !named && len(args) == 0:
+		return false, misuse(cmd, "DIR is missing")
+	}
+	return named, nil
+}
+
+// without refuses flags that a command has for what it does itself.
+func without(cmd *cobra.Command, names ...string) error {
+	for _, name := range names {
+		if cmd.Flags().Changed(name) {
+			return misuse(cmd, "--%s does not go with --server", name)
+		}
+	}
+	return nil
+}
+
+// bundle is the policy in force at the service.
+func (r *remote) bundle(cmd *cobra.Command) (policies.Bundle, error) {
+	var doc struct {
+		PolicyRevision string            `json:"policyRevision"`
+		Files          map[string]string `json:"files"`
+		Settings       map[string]any    `json:"settings"`
+	}
+	if err := r.call(cmd, http.MethodGet, "/v1/policy/bundle", nil, &doc); err != nil {
+		return policies.Bundle{}, err
+	}
+	b, err := policies.LoadFiles(doc.Files, doc.Settings)
+	if err == nil && b.Source.Revision != doc.PolicyRevision {
+		hint(cmd, "the service is of another version: its built-in rules are not those of this command")
+	}
+	return b, err
 }
 
 // maxAnswer bounds what is read of an answer.

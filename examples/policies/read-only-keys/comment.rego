@@ -1,0 +1,3 @@
+package app.comment
+
+deny contains reason if some reason in data.keys.refused

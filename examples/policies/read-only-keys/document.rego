@@ -1,0 +1,3 @@
+package app.document
+
+deny contains reason if some reason in data.keys.refused
