@@ -1,8 +1,11 @@
 package authz
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -23,20 +26,29 @@ var (
 	noProperties  = ast.ObjectTerm()
 )
 
+// ErrNotJSON reports a request that no policy can be asked about.
+var ErrNotJSON = errors.New("the request is not JSON")
+
 // input builds the input document (CONTRACT: the input document). Only the
 // request's own parts are built; the principal is shared.
 func input(r Request, facts *Facts, now time.Time) (*ast.Term, error) {
+	for _, name := range []string{r.Action.Name, r.Resource.Type, r.Resource.ID} {
+		// Repaired, it would be the name of something else.
+		if !utf8.ValidString(name) {
+			return nil, fmt.Errorf("%w: %q is not UTF-8", ErrNotJSON, name)
+		}
+	}
 	action, err := properties(r.Action.Properties)
 	if err != nil {
-		return nil, fmt.Errorf("action.properties: %w", err)
+		return nil, fmt.Errorf("%w: action.properties: %w", ErrNotJSON, err)
 	}
 	resource, err := properties(r.Resource.Properties)
 	if err != nil {
-		return nil, fmt.Errorf("resource.properties: %w", err)
+		return nil, fmt.Errorf("%w: resource.properties: %w", ErrNotJSON, err)
 	}
 	about, err := contextTerm(r.context(facts, now))
 	if err != nil {
-		return nil, fmt.Errorf("context: %w", err)
+		return nil, fmt.Errorf("%w: context: %w", ErrNotJSON, err)
 	}
 	target := make([][2]*ast.Term, 0, 4)
 	target = append(target, [2]*ast.Term{typeKey, ast.StringTerm(r.Resource.Type)})
@@ -95,7 +107,8 @@ func (r Request) context(facts *Facts, now time.Time) map[string]any {
 
 func replaceText(doc map[string]any, name, value string) {
 	delete(doc, name)
-	setText(doc, name, value)
+	// A header can hold any bytes. The record has the same text as the policy sees.
+	setText(doc, name, strings.ToValidUTF8(value, "\ufffd"))
 }
 
 func (r Request) subject() *Subject {

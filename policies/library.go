@@ -151,7 +151,7 @@ func (l *Library) readPublished(ctx context.Context) (Bundle, Publication, error
 	if err != nil {
 		return Bundle{}, Publication{}, err
 	}
-	if now := l.current.Load(); now != nil && now.publication == newest {
+	if now := l.current.Load(); now != nil && now.publication.Sequence == newest.Sequence {
 		return now.bundle, newest, nil
 	}
 	from, err := l.base(ctx, newest)

@@ -71,6 +71,9 @@ type Publication struct {
 	By             audit.Actor
 	Note           string
 	Tests          Tested
+	// Replay is what came of asking it what was decided before; nil if that was
+	// not done.
+	Replay *ReplayReport
 }
 
 // Why there is nothing to publish to, or a name that is none.

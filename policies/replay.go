@@ -117,7 +117,7 @@ func (r *replay) add(ctx context.Context, batch []audit.Record) error {
 				}
 				nd, err := authz.ReadNondeterminism(batch[i].NDBuiltinCache)
 				if err == nil {
-					outcomes[i].decision, err = r.policy.Replay(ctx, batch[i].Input, batch[i].At, nd, replayDeadline)
+					outcomes[i].decision, err = r.policy.Replay(ctx, authz.Recorded{Document: batch[i].Input, Mapped: batch[i].Mapped, At: batch[i].At, Nondeterminism: nd}, replayDeadline)
 				}
 				if err != nil {
 					outcomes[i].why = err.Error()

@@ -34,23 +34,28 @@ type publicationRow struct {
 	Parent         string  `bun:"parent"`
 	At             instant `bun:"at"`
 	Note           string  `bun:"note"`
+	Replay         *string `bun:"replay"`
 	actorRow
 
 	Tests    int     `bun:"tests,scanonly"`
 	Coverage float64 `bun:"coverage,scanonly"`
 }
 
-func (r *publicationRow) publication() policies.Publication {
-	return policies.Publication{
+func (r *publicationRow) publication() (policies.Publication, error) {
+	p := policies.Publication{
 		Sequence: r.Seq, Revision: r.Revision, PolicyRevision: r.PolicyRevision, Parent: r.Parent,
 		At: r.At.Time, Note: r.Note, By: audit.Actor(r.actorRow), Tests: policies.Tested{Count: r.Tests, Coverage: r.Coverage},
 	}
+	if err := decode(r.Replay, &p.Replay); err != nil {
+		return p, fmt.Errorf("replay of publication %d: %w", r.Seq, err)
+	}
+	return p, nil
 }
 
 // Publications implements [policies.Store].
 func (db *DB) Publications(ctx context.Context, before int64, limit int) ([]policies.Publication, error) {
 	var rows []publicationRow
-	q := db.reader.NewSelect().Model(&rows).ColumnExpr(`p.*, pr."tests", pr."coverage"`).
+	q := db.reader.NewSelect().Model(&rows).ColumnExpr(`?TableColumns, pr."tests", pr."coverage"`).
 		Join(`JOIN ostiary_policy_revision AS pr ON pr."revision" = p."revision"`)
 	if before > 0 {
 		q = q.Where(`p."seq" < ?`, before)
@@ -60,7 +65,10 @@ func (db *DB) Publications(ctx context.Context, before int64, limit int) ([]poli
 	}
 	ps := make([]policies.Publication, len(rows))
 	for i := range rows {
-		ps[i] = rows[i].publication()
+		var err error
+		if ps[i], err = rows[i].publication(); err != nil {
+			return nil, err
+		}
 	}
 	return ps, nil
 }
@@ -87,6 +95,10 @@ func (db *DB) Publish(ctx context.Context, r policies.Revision, p policies.Publi
 	if err != nil {
 		return fmt.Errorf("files of policy revision %s: %w", r.ID, err)
 	}
+	replay, err := encode(p.Replay)
+	if err != nil {
+		return fmt.Errorf("replay of policy revision %s: %w", r.ID, err)
+	}
 	return db.change(ctx, "publish policy", []audit.Event{ev}, func(ctx context.Context, tx bun.Tx) error {
 		// The same files have the same name, and were kept before.
 		revision := revisionRow{Revision: r.ID, Files: string(files), Tests: r.Tests.Count, Coverage: r.Tests.Coverage, CreatedAt: newInstant(r.CreatedAt)}
@@ -95,7 +107,7 @@ func (db *DB) Publish(ctx context.Context, r policies.Revision, p policies.Publi
 		}
 		row := publicationRow{
 			Seq: p.Sequence, Revision: r.ID, PolicyRevision: p.PolicyRevision, Parent: p.Parent,
-			At: newInstant(p.At), Note: p.Note, actorRow: actorRow(p.By),
+			At: newInstant(p.At), Note: p.Note, Replay: replay, actorRow: actorRow(p.By),
 		}
 		// Of two that follow the same one the number lets only one be written.
 		_, err := tx.NewInsert().Model(&row).Exec(ctx)
