@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 )
 
@@ -54,24 +53,18 @@ func (p *Policy) Retry(ctx context.Context, o Outcome, deadline time.Duration) (
 // again decides q, which is in. It may add to nd.
 func (p *Policy) again(ctx context.Context, q Request, in *ast.Term, at time.Time, nd Nondeterminism, deadline time.Duration) (Decision, error) {
 	d := Decision{Time: at, Revision: p.revision}
-	limit := &limit{ctx: ctx, deadline: time.Now().Add(deadline)}
-	query := p.topdown.query(decisionRule, in, at).WithCancel(limit)
 	known := map[string]int{}
-	if p.nondeterministic {
-		for name, answers := range nd.cache {
-			known[name] = answers.Len()
-		}
-		if nd.cache == nil {
-			nd.cache = builtins.NDBCache{}
-		}
-		query = query.WithNDBuiltinCache(nd.cache)
-	}
-	answer, err := result(ctx, query)
-	if topdown.IsCancel(err) {
-		err = limit.cause()
+	if !p.nondeterministic {
+		nd.cache = nil
+	} else if nd.cache == nil {
+		nd.cache = builtins.NDBCache{}
 	}
 	for name, answers := range nd.cache {
-		if p.nondeterministic && name != ast.NowNanos.Name && answers.Len() > known[name] {
+		known[name] = answers.Len()
+	}
+	answer, err := p.decide.evaluate(ctx, decisionRule, in, at, time.Now().Add(deadline), nd.cache)
+	for name, answers := range nd.cache {
+		if name != ast.NowNanos.Name && answers.Len() > known[name] {
 			return Decision{}, fmt.Errorf("%w: %s", ErrChance, name)
 		}
 	}

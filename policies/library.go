@@ -24,6 +24,15 @@ type Options struct {
 	Dir      string        // instead of FS: a folder that is watched for changes
 	Store    Store         // instead of both: revisions that are published
 	Settings map[string]any
+	// Shadows is where shadows are kept. nil: there are none but of ShadowDir, and
+	// only counted.
+	Shadows ShadowStore
+	// ShadowDir is a folder with a candidate that is asked beside the policy in
+	// force, and watched; not with Store, which says what is shadowed.
+	ShadowDir string
+	// ShadowSample is the part of the decisions that a shadow is asked about;
+	// default all.
+	ShadowSample float64
 	// Users is who is asked about before a revision is published: somebody has to
 	// be left who may publish the next one. nil: only the publisher is.
 	Users Users
@@ -52,6 +61,9 @@ type Library struct {
 	// that was looked at, and the bell for it.
 	told, looked atomic.Uint64
 	bell         chan struct{}
+
+	casting sync.Mutex // one change of the shadow at a time
+	shadows shadows
 }
 
 type inForce struct {
@@ -80,19 +92,30 @@ func Open(ctx context.Context, o Options) (*Library, error) {
 	if o.FS != nil && o.Dir != "" || o.Store != nil && (o.FS != nil || o.Dir != "") {
 		return nil, errors.New("policies: Options has more than one of FS, Dir and Store")
 	}
+	if o.ShadowDir != "" && o.Store != nil {
+		return nil, errors.New("policies: Options has both of ShadowDir and Store")
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	l := &Library{options: o, turn: make(chan struct{}, 1), bell: make(chan struct{}, 1)}
+	l := &Library{options: o, turn: make(chan struct{}, 1), bell: make(chan struct{}, 1), shadows: shadows{changed: make(chan struct{}, 1)}}
 	b, p, err := l.read(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if err := l.enforce(ctx, b, p); err != nil {
 		return nil, err
+	}
+	if o.ShadowDir != "" {
+		if err := l.shadowFolder(ctx); err != nil {
+			return nil, fmt.Errorf("shadow: %w", err)
+		}
+	}
+	if err := l.followShadow(ctx); err != nil {
+		return nil, err // the store is away
 	}
 	return l, nil
 }
@@ -169,6 +192,16 @@ func (l *Library) readPublished(ctx context.Context) (Bundle, Publication, error
 	return b, from.Publication, nil
 }
 
+// compile is [Load] and [authz.Compile].
+func compile(ctx context.Context, author fs.FS, settings map[string]any) (Bundle, *authz.Policy, error) {
+	b, err := Load(author, settings)
+	if err != nil {
+		return Bundle{}, nil, err
+	}
+	p, err := authz.Compile(ctx, b.Source)
+	return b, p, err
+}
+
 func (l *Library) enforce(ctx context.Context, b Bundle, from Publication) error {
 	p, err := authz.Compile(ctx, b.Source)
 	if err != nil {
@@ -207,7 +240,7 @@ func (l *Library) TrustUntil(time.Time) {}
 // error that is [authn.ErrUnavailable] if it is not.
 func (l *Library) Settled(ctx context.Context) error {
 	if told := l.told.Load(); told != l.looked.Load() {
-		if err := l.Reload(ctx); err == nil {
+		if err := l.follow(ctx); err == nil {
 			l.looked.Store(told)
 		}
 	}
@@ -220,14 +253,20 @@ func (l *Library) Settled(ctx context.Context) error {
 	return nil
 }
 
+// follow looks at what was published and at what is shadowed.
+func (l *Library) follow(ctx context.Context) error {
+	return errors.Join(l.Reload(ctx), l.followShadow(ctx))
+}
+
 // retry is how long after a failure the store is read again.
 const retry = time.Second
 
 // watchStore looks at what was published whenever it is told to.
 func (l *Library) watchStore(ctx context.Context) {
+	var failed error
 	for {
 		var again <-chan time.Time
-		if errors.Is(l.Status().Err, authn.ErrUnavailable) {
+		if errors.Is(l.Status().Err, authn.ErrUnavailable) || errors.Is(failed, authn.ErrUnavailable) {
 			again = time.After(retry)
 		}
 		select {
@@ -241,7 +280,7 @@ func (l *Library) watchStore(ctx context.Context) {
 			continue
 		}
 		// A failure is in the log and in Status.
-		if l.Reload(ctx) == nil {
+		if failed = l.follow(ctx); failed == nil {
 			l.looked.Store(told)
 		}
 	}

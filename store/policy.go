@@ -23,6 +23,15 @@ type revisionRow struct {
 	Tests     int     `bun:"tests"`
 	Coverage  float64 `bun:"coverage"`
 	CreatedAt instant `bun:"createdAt"`
+	Published bool    `bun:"published,scanonly"`
+}
+
+func newRevisionRow(r policies.Revision) (*revisionRow, error) {
+	files, err := json.Marshal(r.Files)
+	if err != nil {
+		return nil, fmt.Errorf("files of policy revision %s: %w", r.ID, err)
+	}
+	return &revisionRow{Revision: r.ID, Files: string(files), Tests: r.Tests.Count, Coverage: r.Tests.Coverage, CreatedAt: newInstant(r.CreatedAt)}, nil
 }
 
 type publicationRow struct {
@@ -77,12 +86,13 @@ func (db *DB) Publications(ctx context.Context, before int64, limit int) ([]poli
 func (db *DB) PolicyRevision(ctx context.Context, name string) (policies.Revision, error) {
 	var row revisionRow
 	err := db.reader.NewSelect().Model(&row).
+		ColumnExpr(`?TableColumns, EXISTS (SELECT 1 FROM ostiary_policy AS p WHERE p."revision" = pr."revision") AS "published"`).
 		Where(`pr."revision" = coalesce((SELECT p."revision" FROM ostiary_policy AS p WHERE p."policyRevision" = ? ORDER BY p."seq" DESC LIMIT 1), ?)`, name, name).
 		Scan(ctx)
 	if err != nil {
 		return policies.Revision{}, db.fail("read policy revision", err)
 	}
-	r := policies.Revision{ID: row.Revision, CreatedAt: row.CreatedAt.Time, Tests: policies.Tested{Count: row.Tests, Coverage: row.Coverage}}
+	r := policies.Revision{ID: row.Revision, CreatedAt: row.CreatedAt.Time, Published: row.Published, Tests: policies.Tested{Count: row.Tests, Coverage: row.Coverage}}
 	if err := json.Unmarshal([]byte(row.Files), &r.Files); err != nil {
 		return policies.Revision{}, fmt.Errorf("files of policy revision %s: %w", row.Revision, err)
 	}
@@ -91,9 +101,9 @@ func (db *DB) PolicyRevision(ctx context.Context, name string) (policies.Revisio
 
 // Publish implements [policies.Store].
 func (db *DB) Publish(ctx context.Context, r policies.Revision, p policies.Publication, ev audit.Event) error {
-	files, err := json.Marshal(r.Files)
+	revision, err := newRevisionRow(r)
 	if err != nil {
-		return fmt.Errorf("files of policy revision %s: %w", r.ID, err)
+		return err
 	}
 	replay, err := encode(p.Replay)
 	if err != nil {
@@ -101,8 +111,7 @@ func (db *DB) Publish(ctx context.Context, r policies.Revision, p policies.Publi
 	}
 	return db.change(ctx, "publish policy", []audit.Event{ev}, func(ctx context.Context, tx bun.Tx) error {
 		// The same files have the same name, and were kept before.
-		revision := revisionRow{Revision: r.ID, Files: string(files), Tests: r.Tests.Count, Coverage: r.Tests.Coverage, CreatedAt: newInstant(r.CreatedAt)}
-		if _, err := tx.NewInsert().Model(&revision).On(`CONFLICT ("revision") DO NOTHING`).Exec(ctx); err != nil {
+		if _, err := tx.NewInsert().Model(revision).On(`CONFLICT ("revision") DO NOTHING`).Exec(ctx); err != nil {
 			return err
 		}
 		row := publicationRow{
