@@ -60,6 +60,12 @@ type Options struct {
 	PoliciesDir       string
 	PoliciesPublished bool
 	PoliciesFrom      policies.Courier
+	// ShadowDir is a folder with a candidate that is asked beside the policy in
+	// force, and watched for changes; with PoliciesPublished they are started by a
+	// call instead. ShadowSample is the part of the decisions that a shadow is asked
+	// about; default all.
+	ShadowDir    string
+	ShadowSample float64
 	// MinCoverage is how many per cent of its lines the tests of a revision have
 	// to reach to be published.
 	MinCoverage float64
@@ -211,6 +217,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	}
 	i.feed = newFeed(i.db, o.Lease, o.Clock, o.Log, i.authn, i.directory, i.library)
 	i.metrics.Audit(i.log)
+	i.metrics.Shadow(i.library.ShadowCounts)
 	i.metrics.Cache(i.authn.CacheStats)
 	i.metrics.Search(i.directory.Rechecks)
 	i.metrics.Evaluation(i.engine.Rechecks)
@@ -236,7 +243,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 func (i *Ostiary) openPolicies(ctx context.Context, o Options) (*policies.Library, error) {
 	p := policies.Options{
 		Engine: i.engine, FS: o.Policies, Dir: o.PoliciesDir, Courier: o.PoliciesFrom, MinCoverage: o.MinCoverage,
-		Settings: o.PolicySettings(), Log: o.Log, Clock: o.Clock,
+		Settings: o.PolicySettings(), ShadowDir: o.ShadowDir, ShadowSample: o.ShadowSample, Log: o.Log, Clock: o.Clock,
 		// What was concluded under other rules is not remembered.
 		Swapped: func(string) {
 			if i.authn != nil {
@@ -246,6 +253,9 @@ func (i *Ostiary) openPolicies(ctx context.Context, o Options) (*policies.Librar
 	}
 	if i.authn != nil {
 		p.Users = i.authn
+	}
+	if i.db != nil {
+		p.Shadows = i.db
 	}
 	if o.PoliciesPublished {
 		if i.db == nil {
@@ -305,6 +315,8 @@ func (i *Ostiary) keepHouse(ctx context.Context, o Options) {
 			errs = append(errs, err)
 			if o.DecisionRetention > 0 {
 				_, err = i.db.DeleteRecords(ctx, now.Add(-o.DecisionRetention))
+				errs = append(errs, err)
+				_, err = i.db.DeleteShadows(ctx, now.Add(-o.DecisionRetention))
 				errs = append(errs, err)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -203,7 +204,8 @@ func (r Request) About(facts *Facts, now time.Time) map[string]any {
 
 func replaceText(doc map[string]any, name, value string) {
 	delete(doc, name)
-	setText(doc, name, value)
+	// A header can hold any bytes. The record has the same text as the policy sees.
+	setText(doc, name, strings.ToValidUTF8(value, "\ufffd"))
 }
 
 // Who is the subject of r: the anonymous one if it names none.

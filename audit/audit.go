@@ -57,6 +57,7 @@ type Record struct {
 	AssertedBy   Asserter // who vouches for the actor, if somebody does
 	Action       string
 	Resource     authz.Resource
+	Mapped       string         // the permission that a table mapped the request to, which its key may need
 	Input        map[string]any // the input document as the policy saw it
 	Reasons      []authz.Reason
 	Context      map[string]any // what the policy handed back

@@ -19,6 +19,7 @@ type Document struct {
 	AssertedBy     *AsserterDocument `json:"assertedBy,omitempty"`
 	Action         string            `json:"action"`
 	Resource       ResourceDocument  `json:"resource"`
+	Mapped         string            `json:"mapped,omitempty"`
 	Reasons        []authz.Reason    `json:"reasons"`
 	Failure        string            `json:"failure,omitempty"`
 	RequestID      string            `json:"requestId,omitempty"`
@@ -58,7 +59,7 @@ const timeLayout = "2006-01-02T15:04:05.000Z"
 func (r *Record) Document() Document {
 	d := Document{
 		ID: r.ID, Time: r.At.UTC().Format(timeLayout), Allow: r.Allow, PolicyRevision: r.Revision, DataRevision: r.DataRevision,
-		Principal: ActorDocument(r.Actor), Action: r.Action, Resource: ResourceDocument{r.Resource.Type, r.Resource.ID},
+		Principal: ActorDocument(r.Actor), Action: r.Action, Resource: ResourceDocument{r.Resource.Type, r.Resource.ID}, Mapped: r.Mapped,
 		Reasons: r.Reasons, Failure: r.Failure, RequestID: r.RequestID,
 		Context: r.Context, Input: r.Input, NDBuiltinCache: r.NDBuiltinCache,
 		Erased: r.Erased, Masked: r.Masked, MaskFailure: r.MaskFailure,
@@ -81,7 +82,7 @@ func (d *Document) Record() (Record, error) {
 	}
 	r := Record{
 		ID: d.ID, At: at.UTC(), Allow: d.Allow, Revision: d.PolicyRevision, DataRevision: d.DataRevision,
-		Actor: Actor(d.Principal), Action: d.Action, Resource: authz.Resource{Type: d.Resource.Type, ID: d.Resource.ID},
+		Actor: Actor(d.Principal), Action: d.Action, Resource: authz.Resource{Type: d.Resource.Type, ID: d.Resource.ID}, Mapped: d.Mapped,
 		Reasons: d.Reasons, Failure: d.Failure, RequestID: d.RequestID,
 		Context: d.Context, Input: d.Input, NDBuiltinCache: d.NDBuiltinCache,
 		Erased: d.Erased, Masked: d.Masked, MaskFailure: d.MaskFailure,

@@ -359,7 +359,7 @@ func (e entry) record() Record {
 	}
 	r := Record{
 		ID: e.Decision.ID, At: e.Decision.Time, Allow: e.Decision.Allow, Revision: e.Decision.Revision, DataRevision: e.known,
-		Actor: ActorOf(id), Action: e.Request.Action.Name, Resource: e.Request.Resource,
+		Actor: ActorOf(id), Action: e.Request.Action.Name, Resource: e.Request.Resource, Mapped: e.Request.Mapped,
 		Input:   e.Request.Document(e.Facts, e.Decision.Time),
 		Reasons: e.Decision.Reasons, Context: e.Decision.Context,
 	}
@@ -370,6 +370,10 @@ func (e entry) record() Record {
 	r.NDBuiltinCache, _ = e.Nondeterminism.Document()
 	if e.Failure != nil {
 		r.Failure = e.Failure.Error()
+	}
+	if errors.Is(e.Failure, authz.ErrNotJSON) {
+		// Nor can it be kept: it would hold up all that wait behind it.
+		r.Input, r.Resource.Properties = nil, nil
 	}
 	if e.Facts != nil {
 		r.RequestID = e.Facts.RequestID

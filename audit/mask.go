@@ -166,6 +166,7 @@ func (r *Record) copies() []copied {
 		{&r.Action, []string{"input", "action", "name"}},
 		{&r.Resource.Type, []string{"input", "resource", "type"}},
 		{&r.Resource.ID, []string{"input", "resource", "id"}},
+		{&r.Mapped, []string{"input", "resource", "properties", "permission"}},
 	}
 }
 

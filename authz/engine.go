@@ -43,6 +43,7 @@ type Engine struct {
 	clock    func() time.Time
 	describe func(ctx context.Context, r Resource, action string) (Resource, error)
 	policy   atomic.Pointer[Policy]
+	watch    atomic.Pointer[func(Outcome)]
 
 	topdown    bool
 	recheck    uint64 // 0: never
@@ -108,6 +109,17 @@ func (e *Engine) Swap(p *Policy) { e.policy.Store(p) }
 
 // Policy returns the policy in force, or nil.
 func (e *Engine) Policy() *Policy { return e.policy.Load() }
+
+// Watch has f told of each decision, of which the caller is told too, until it is
+// told of another f or of nil. f must not block, nor change anything but
+// [Outcome.Nondeterminism], which is its own.
+func (e *Engine) Watch(f func(Outcome)) {
+	if f == nil {
+		e.watch.Store(nil)
+		return
+	}
+	e.watch.Store(&f)
+}
 
 // Decide implements [Decider]. The maps of r must not change afterwards: the
 // record of the decision shares them.
@@ -216,8 +228,9 @@ func (j Judge) Decide(ctx context.Context, r Request) (Decision, error) {
 
 func (e *Engine) decide(ctx context.Context, p *Policy, r Request) (Decision, error) {
 	facts := FactsFrom(ctx)
-	var nd Nondeterminism
-	if e.recorder != nil && p != nil {
+	watch := e.watch.Load()
+	var nd, again Nondeterminism
+	if (e.recorder != nil || watch != nil) && p != nil {
 		nd = p.nondeterminism()
 	}
 	d, failure := e.judge(ctx, p, r, facts, nd.cache)
@@ -225,10 +238,19 @@ func (e *Engine) decide(ctx context.Context, p *Policy, r Request) (Decision, er
 		// Whoever asked is gone; what was decided on the way out is no answer.
 		return Decision{}, err
 	}
+	o := Outcome{Request: r, Decision: d, Facts: facts, Policy: p, Nondeterminism: nd, Failure: failure}
+	if watch != nil {
+		again = nd.clone() // before others have it
+	}
 	if e.recorder != nil {
-		if err := e.recorder.Record(ctx, Outcome{Request: r, Decision: d, Facts: facts, Policy: p, Nondeterminism: nd, Failure: failure}); err != nil {
+		if err := e.recorder.Record(ctx, o); err != nil {
 			d = refuse(d, CodeUnavailable, "the decision could not be recorded")
+			watch = nil
 		}
+	}
+	if watch != nil {
+		o.Nondeterminism = again
+		(*watch)(o)
 	}
 	if facts != nil && facts.Decided != nil {
 		facts.Decided(d)

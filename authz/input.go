@@ -1,8 +1,10 @@
 package authz
 
 import (
+	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -23,6 +25,9 @@ var (
 	noProperties  = ast.ObjectTerm()
 )
 
+// ErrNotJSON reports a request that no policy can be asked about.
+var ErrNotJSON = errors.New("the request is not JSON")
+
 // question is the input document of a request (CONTRACT: the input document).
 // Its parts are built when they are read; the principal is shared. It belongs to
 // one evaluation after the other.
@@ -38,6 +43,12 @@ type question struct {
 // ask makes a question of r. It fails if a map of r holds what is not JSON,
 // whether or not the policy would read it.
 func ask(r Request, facts *Facts, now time.Time) (*question, error) {
+	for _, name := range []string{r.Action.Name, r.Resource.Type, r.Resource.ID} {
+		// Repaired, it would be the name of something else.
+		if !utf8.ValidString(name) {
+			return nil, fmt.Errorf("%w: %q is not UTF-8", ErrNotJSON, name)
+		}
+	}
 	who, err := principal(r.Who(), now)
 	if err != nil {
 		return nil, err
@@ -45,17 +56,17 @@ func ask(r Request, facts *Facts, now time.Time) (*question, error) {
 	q := &question{request: r, facts: facts, now: now, subject: who}
 	if !plain(r.Action.Properties) {
 		if q.action.term, err = converted(r.Action.Properties); err != nil {
-			return nil, fmt.Errorf("action.properties: %w", err)
+			return nil, fmt.Errorf("%w: action.properties: %w", ErrNotJSON, err)
 		}
 	}
 	if !plain(r.Resource.Properties) {
 		if q.resource.term, err = converted(r.Resource.Properties); err != nil {
-			return nil, fmt.Errorf("resource.properties: %w", err)
+			return nil, fmt.Errorf("%w: resource.properties: %w", ErrNotJSON, err)
 		}
 	}
 	if !plain(r.Context) {
 		if q.about, err = converted(r.About(facts, now)); err != nil {
-			return nil, fmt.Errorf("context: %w", err)
+			return nil, fmt.Errorf("%w: context: %w", ErrNotJSON, err)
 		}
 	}
 	return q, nil

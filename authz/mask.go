@@ -115,6 +115,19 @@ func (p *Policy) nondeterminism() Nondeterminism {
 	return Nondeterminism{builtins.NDBCache{}}
 }
 
+// clone returns a copy that can be added to. Nobody else may look at n meanwhile:
+// OPA sorts what it walks through.
+func (n Nondeterminism) clone() Nondeterminism {
+	if n.cache == nil {
+		return n
+	}
+	c := make(builtins.NDBCache, len(n.cache))
+	for name, answers := range n.cache {
+		c[name] = answers.Copy()
+	}
+	return Nondeterminism{c}
+}
+
 // Document returns n as JSON values: the name of a built-in, its operands as the
 // JSON text of a list, the answer. It is nil if there is nothing in n.
 func (n Nondeterminism) Document() (map[string]any, error) {

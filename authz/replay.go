@@ -7,49 +7,67 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 
 	"github.com/ostiary/ostiary/access"
+	"github.com/ostiary/ostiary/authz/compiled"
 )
 
 // ErrChance reports that a decision depends on what the record does not have: the
 // answer of a built-in function that is not always the same, other than the clock.
 var ErrChance = errors.New("the policy's answer depends on chance")
 
-// Replay decides an input document that was recorded, as if it were at, with the
-// answers nd of built-ins that are on record, and narrows by the grants of the key
-// in it: what an engine with this policy would have answered then. A policy that
-// fails or takes longer than deadline denies as it would there. What cannot be
-// decided again is an error: [ErrChance], or a document that is none.
-func (p *Policy) Replay(ctx context.Context, document map[string]any, at time.Time, nd Nondeterminism, deadline time.Duration) (Decision, error) {
-	d := Decision{Time: at, Revision: p.revision}
-	q, err := questionIn(document)
+// Recorded is what a decision was about, as it is kept.
+type Recorded struct {
+	Document       map[string]any // the input document
+	Mapped         string         // as in the [Request]
+	At             time.Time      // what the policy saw as now
+	Nondeterminism Nondeterminism
+}
+
+// Replay decides again what r is about, as if it were then, with the answers of
+// built-ins that are on record, and narrows by the grants of the key in it: what
+// an engine with this policy would have answered. A policy that fails or takes
+// longer than deadline denies as it would there. What cannot be decided again is
+// an error: [ErrChance], or a document that is none.
+func (p *Policy) Replay(ctx context.Context, r Recorded, deadline time.Duration) (Decision, error) {
+	q, err := questionIn(r.Document)
 	if err != nil {
 		return Decision{}, err
 	}
-	value, err := ast.InterfaceToValue(document)
+	q.Mapped = r.Mapped
+	value, err := ast.InterfaceToValue(r.Document)
 	if err != nil {
 		return Decision{}, fmt.Errorf("input: %w", err)
 	}
-	limit := &limit{ctx: ctx, deadline: time.Now().Add(deadline)}
-	query := p.topdown.query(decisionRule, ast.NewTerm(value), at).WithCancel(limit)
-	known := map[string]int{}
-	if p.nondeterministic {
-		for name, answers := range nd.cache {
-			known[name] = answers.Len()
-		}
-		if nd.cache == nil {
-			nd.cache = builtins.NDBCache{}
-		}
-		query = query.WithNDBuiltinCache(nd.cache)
+	return p.again(ctx, q, compiled.Document{Term: ast.NewTerm(value)}, r.At, r.Nondeterminism, deadline)
+}
+
+// Retry is Replay of a decision that was just made, as [Engine.Watch] tells it. It
+// may add to what is in o.Nondeterminism.
+func (p *Policy) Retry(ctx context.Context, o Outcome, deadline time.Duration) (Decision, error) {
+	in, err := ask(o.Request, o.Facts, o.Decision.Time)
+	if err != nil {
+		return Decision{}, err
 	}
-	answer, err := result(ctx, query)
-	if topdown.IsCancel(err) {
-		err = limit.cause()
+	return p.again(ctx, o.Request, in, o.Decision.Time, o.Nondeterminism, deadline)
+}
+
+// again decides q, which is in. It may add to nd.
+func (p *Policy) again(ctx context.Context, q Request, in compiled.Input, at time.Time, nd Nondeterminism, deadline time.Duration) (Decision, error) {
+	d := Decision{Time: at, Revision: p.revision}
+	known := map[string]int{}
+	if !p.nondeterministic {
+		nd.cache = nil
+	} else if nd.cache == nil {
+		nd.cache = builtins.NDBCache{}
 	}
 	for name, answers := range nd.cache {
-		if p.nondeterministic && name != ast.NowNanos.Name && answers.Len() > known[name] {
+		known[name] = answers.Len()
+	}
+	answer, err := p.evaluate(ctx, decisionRule, in, at, time.Now().Add(deadline), nd.cache)
+	for name, answers := range nd.cache {
+		if name != ast.NowNanos.Name && answers.Len() > known[name] {
 			return Decision{}, fmt.Errorf("%w: %s", ErrChance, name)
 		}
 	}
@@ -80,11 +98,6 @@ func questionIn(document map[string]any) (Request, error) {
 		return r, errors.New("the input is not that of a decision")
 	}
 	r.Action.Name, r.Resource.Type = name, kind
-	if kind == "route" {
-		// Requests through a reverse proxy are mapped, by the tables of then.
-		properties, _ := resource["properties"].(map[string]any)
-		r.Mapped, _ = properties["permission"].(string)
-	}
 	key, keyed := principal["key"]
 	if !keyed {
 		return r, nil

@@ -25,6 +25,15 @@ type Options struct {
 	Store    Store         // instead of both: revisions that are published
 	Courier  Courier       // instead of all: brings bundles from elsewhere
 	Settings map[string]any
+	// Shadows is where shadows are kept. nil: there are none but of ShadowDir, and
+	// only counted.
+	Shadows ShadowStore
+	// ShadowDir is a folder with a candidate that is asked beside the policy in
+	// force, and watched; not with Store, which says what is shadowed.
+	ShadowDir string
+	// ShadowSample is the part of the decisions that a shadow is asked about;
+	// default all.
+	ShadowSample float64
 	// Users is who is asked about before a revision is published: somebody has to
 	// be left who may publish the next one. nil: only the publisher is.
 	Users Users
@@ -55,6 +64,9 @@ type Library struct {
 	bell         chan struct{}
 
 	accepted accepted // of a courier; with the turn of reload
+
+	casting sync.Mutex // one change of the shadow at a time
+	shadows shadows
 }
 
 type inForce struct {
@@ -93,35 +105,49 @@ func Open(ctx context.Context, o Options) (*Library, error) {
 	if sources > 1 {
 		return nil, errors.New("policies: Options has more than one of FS, Dir, Store and Courier")
 	}
+	if o.ShadowDir != "" && o.Store != nil {
+		return nil, errors.New("policies: Options has both of ShadowDir and Store")
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	l := &Library{options: o, turn: make(chan struct{}, 1), bell: make(chan struct{}, 1)}
+	l := &Library{options: o, turn: make(chan struct{}, 1), bell: make(chan struct{}, 1), shadows: shadows{changed: make(chan struct{}, 1)}}
 	l.current.Store(&inForce{})
-	if o.Courier != nil {
-		if err := l.begin(ctx); err != nil {
-			return nil, err
+	if err := l.first(ctx); err != nil {
+		return nil, err
+	}
+	if o.ShadowDir != "" {
+		if err := l.shadowFolder(ctx); err != nil {
+			return nil, fmt.Errorf("shadow: %w", err)
 		}
-		return l, nil
+	}
+	if err := l.followShadow(ctx); err != nil {
+		return nil, err // the store is away
+	}
+	return l, nil
+}
+
+// first puts the first policy in force. That what was published cannot be is no
+// error: there has to be a service by which something else is published.
+func (l *Library) first(ctx context.Context) error {
+	if l.options.Courier != nil {
+		return l.begin(ctx)
 	}
 	b, p, err := l.read(ctx)
 	if err == nil {
 		err = l.enforce(ctx, b, p)
 	}
-	if err == nil {
-		return l, nil
+	if err == nil || l.options.Store == nil || ctx.Err() != nil || errors.Is(err, authn.ErrUnavailable) {
+		return err
 	}
-	if o.Store == nil || ctx.Err() != nil || errors.Is(err, authn.ErrUnavailable) {
-		return nil, err
-	}
-	if _, wrong := Load(nil, o.Settings); wrong != nil {
-		return nil, wrong // whatever was published
+	if _, wrong := Load(nil, l.options.Settings); wrong != nil {
+		return wrong // whatever was published
 	}
 	l.settle(Status{}, err)
-	return l, nil
+	return nil
 }
 
 // Reload loads again now. On failure the policy before stays in force, and
@@ -194,7 +220,7 @@ func (l *Library) readPublished(ctx context.Context) (Bundle, Publication, error
 	if err != nil {
 		return Bundle{}, Publication{}, err
 	}
-	if now := l.current.Load(); now.status.Revision != "" && now.publication == newest {
+	if now := l.current.Load(); now.status.Revision != "" && now.publication.Sequence == newest.Sequence {
 		return now.bundle, newest, nil
 	}
 	from, err := l.base(ctx, newest)
@@ -210,6 +236,16 @@ func (l *Library) readPublished(ctx context.Context) (Bundle, Publication, error
 		return Bundle{}, Publication{}, fmt.Errorf("revision %s: %w", from.Revision, err)
 	}
 	return b, from.Publication, nil
+}
+
+// compile is [Load] and [authz.Compile].
+func compile(ctx context.Context, author fs.FS, settings map[string]any) (Bundle, *authz.Policy, error) {
+	b, err := Load(author, settings)
+	if err != nil {
+		return Bundle{}, nil, err
+	}
+	p, err := authz.Compile(ctx, b.Source)
+	return b, p, err
 }
 
 func (l *Library) enforce(ctx context.Context, b Bundle, from Publication) error {
@@ -250,7 +286,7 @@ func (l *Library) TrustUntil(time.Time) {}
 // error that is [authn.ErrUnavailable] if it is not.
 func (l *Library) Settled(ctx context.Context) error {
 	if told := l.told.Load(); told != l.looked.Load() {
-		if err := l.Reload(ctx); err == nil {
+		if err := l.follow(ctx); err == nil {
 			l.looked.Store(told)
 		}
 	}
@@ -263,14 +299,20 @@ func (l *Library) Settled(ctx context.Context) error {
 	return nil
 }
 
+// follow looks at what was published and at what is shadowed.
+func (l *Library) follow(ctx context.Context) error {
+	return errors.Join(l.Reload(ctx), l.followShadow(ctx))
+}
+
 // retry is how long after a failure the store is read again.
 const retry = time.Second
 
 // watchStore looks at what was published whenever it is told to.
 func (l *Library) watchStore(ctx context.Context) {
+	var failed error
 	for {
 		var again <-chan time.Time
-		if errors.Is(l.Status().Err, authn.ErrUnavailable) {
+		if errors.Is(l.Status().Err, authn.ErrUnavailable) || errors.Is(failed, authn.ErrUnavailable) {
 			again = time.After(retry)
 		}
 		select {
@@ -284,7 +326,7 @@ func (l *Library) watchStore(ctx context.Context) {
 			continue
 		}
 		// A failure is in the log and in Status.
-		if l.Reload(ctx) == nil {
+		if failed = l.follow(ctx); failed == nil {
 			l.looked.Store(told)
 		}
 	}

@@ -51,6 +51,7 @@ type Revision struct {
 	Files     map[string]string // path → text, tests included
 	Tests     Tested
 	CreatedAt time.Time
+	Published bool // ever; otherwise it was shadowed alone
 }
 
 // Tested is what became of a bundle's tests, all of which passed.
@@ -71,6 +72,9 @@ type Publication struct {
 	By             audit.Actor
 	Note           string
 	Tests          Tested
+	// Replay is what came of asking it what was decided before; nil if that was
+	// not done.
+	Replay *ReplayReport
 }
 
 // Why there is nothing to publish to, or a name that is none.
@@ -256,9 +260,7 @@ func (l *Library) candidate(ctx context.Context, files map[string]string, fresh,
 	}
 	if len(mistakes) == 0 {
 		var err error
-		if c.bundle, err = Load(fsys, l.options.Settings); err == nil {
-			c.policy, err = authz.Compile(ctx, c.bundle.Source)
-		}
+		c.bundle, c.policy, err = compile(ctx, fsys, l.options.Settings)
 		mistakes = mistakesOf(err)
 	}
 	if err := ctx.Err(); err != nil {
@@ -366,8 +368,18 @@ func (l *Library) Rollback(ctx context.Context, caller authn.Principal, revision
 			return nil, false, fmt.Errorf("%w: nothing was in force before", ErrNoRevision)
 		}
 		r, err := l.revision(ctx, revision)
+		if err == nil && !r.Published {
+			err = fmt.Errorf("%w that was in force: %s", ErrNoRevision, revision)
+		}
 		return r.Files, false, err
 	})
+}
+
+func checkNote(note string) error {
+	if utf8.RuneCountInString(note) > MaxNote || !utf8.ValidString(note) || strings.ContainsRune(note, 0) {
+		return &authn.InvalidError{Field: "note", Reason: fmt.Sprintf("must be text of at most %d characters", MaxNote)}
+	}
+	return nil
 }
 
 // base is what a change begins with.
@@ -384,8 +396,8 @@ func (l *Library) publish(ctx context.Context, caller authn.Principal, op operat
 	if l.options.Store == nil {
 		return Publication{}, ErrNotPublished
 	}
-	if utf8.RuneCountInString(op.note) > MaxNote || !utf8.ValidString(op.note) || strings.ContainsRune(op.note, 0) {
-		return Publication{}, &authn.InvalidError{Field: "note", Reason: fmt.Sprintf("must be text of at most %d characters", MaxNote)}
+	if err := checkNote(op.note); err != nil {
+		return Publication{}, err
 	}
 	newest, err := l.newest(ctx)
 	if err != nil {

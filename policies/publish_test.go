@@ -46,7 +46,7 @@ func (p *press) open(change ...func(*policies.Options)) *instance {
 	var err error
 	i.authn, err = authn.New(authn.Options{}, p.db, i.engine)
 	must(p.T, err)
-	o := policies.Options{Engine: i.engine, Store: p.db, Users: i.authn}
+	o := policies.Options{Engine: i.engine, Store: p.db, Shadows: p.db, Users: i.authn}
 	for _, f := range change {
 		f(&o)
 	}

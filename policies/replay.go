@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ostiary/ostiary/audit"
@@ -60,135 +59,247 @@ type Flips struct {
 	Expected bool `json:"expected"`
 }
 
-// mostExamples is how many decisions of a group are named.
-const mostExamples = 3
+// What a report names: so many decisions of a group, so many groups of flips and of
+// obstacles, names of so many bytes. What is beyond is counted as groups of others.
+const (
+	mostExamples = 3
+	mostGroups   = 1000
+	mostName     = 200
+	others       = "…"
+)
 
 // Replay asks candidate what records were about, each at its own time, and
 // compares. What a record does not hold whole is never guessed: it is counted as
-// not replayable, with the reason. It changes nothing and records nothing.
+// not replayable, with the reason. It changes nothing and records nothing. It
+// keeps all cores busy, and few records in memory at a time.
 func Replay(ctx context.Context, candidate *authz.Policy, records iter.Seq2[audit.Record, error]) (ReplayReport, error) {
-	r := replay{policy: candidate, flips: map[flip]*Flips{}, obstacles: map[string]*Obstacle{}}
-	r.report.PolicyRevision = candidate.Revision()
-	batch := make([]audit.Record, 0, 1024)
-	for record, err := range records {
-		if err != nil {
-			return ReplayReport{}, fmt.Errorf("read decisions: %w", err)
-		}
-		if batch = append(batch, record); len(batch) == cap(batch) {
-			if err := r.add(ctx, batch); err != nil {
-				return ReplayReport{}, err
-			}
-			batch = batch[:0]
-		}
-	}
-	if err := r.add(ctx, batch); err != nil {
-		return ReplayReport{}, err
-	}
-	return r.done(), nil
+	return replay(ctx, candidate, records, runtime.GOMAXPROCS(0))
 }
 
-// flip is what the flips of a group have in common.
-type flip struct{ flip, was, is, roles, action, resourceType string }
+// replayed is a batch of records and, once it is done, what became of them.
+type replayed struct {
+	records   []audit.Record
+	decisions []authz.Decision
+	why       []string
+	done      chan struct{}
+}
 
-type replay struct {
-	policy    *authz.Policy
-	report    ReplayReport
-	flips     map[flip]*Flips
-	obstacles map[string]*Obstacle
+// batchOfRecords is how many records are handed to a worker at once.
+const batchOfRecords = 256
+
+// replay is Replay by so many workers.
+func replay(ctx context.Context, candidate *authz.Policy, records iter.Seq2[audit.Record, error], workers int) (ReplayReport, error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	todo := make(chan *replayed, workers)
+	inOrder := make(chan *replayed, 2*workers) // so that a report names the first examples
+	var working sync.WaitGroup
+	for range workers {
+		working.Go(func() {
+			for b := range todo {
+				b.decide(ctx, candidate)
+				close(b.done)
+			}
+		})
+	}
+	t := newTally(candidate.Revision())
+	counted := make(chan struct{})
+	go func() {
+		defer close(counted)
+		for b := range inOrder {
+			<-b.done
+			for i := range b.records {
+				t.count(answeredIn(&b.records[i]), b.decisions[i], b.why[i])
+			}
+		}
+	}()
+	var batch []audit.Record
+	hand := func() bool {
+		b := &replayed{records: batch, decisions: make([]authz.Decision, len(batch)), why: make([]string, len(batch)), done: make(chan struct{})}
+		batch = nil
+		inOrder <- b
+		todo <- b
+		return ctx.Err() == nil
+	}
+	for record, err := range records {
+		if err != nil {
+			stop(fmt.Errorf("read decisions: %w", err))
+			break
+		}
+		if batch == nil {
+			batch = make([]audit.Record, 0, batchOfRecords)
+		}
+		if batch = append(batch, record); len(batch) == batchOfRecords && !hand() {
+			break
+		}
+	}
+	hand()
+	close(todo)
+	close(inOrder)
+	working.Wait()
+	<-counted
+	if ctx.Err() != nil {
+		return ReplayReport{}, context.Cause(ctx)
+	}
+	return t.done(), nil
 }
 
 // replayDeadline bounds one evaluation, as [authz.Options.Deadline] does by default.
 const replayDeadline = time.Second
 
-// add replays a batch on all cores, and counts in the order of the records.
-func (r *replay) add(ctx context.Context, batch []audit.Record) error {
-	type outcome struct {
-		decision authz.Decision
-		why      string
+// decide asks candidate what b's records are about, until ctx ends.
+func (b *replayed) decide(ctx context.Context, candidate *authz.Policy) {
+	for i := range b.records {
+		r := &b.records[i]
+		if b.why[i] = unfit(r); b.why[i] != "" {
+			continue
+		}
+		nd, err := authz.ReadNondeterminism(r.NDBuiltinCache)
+		if err == nil {
+			b.decisions[i], err = candidate.Replay(ctx, authz.Recorded{Document: r.Input, Mapped: r.Mapped, At: r.At, Nondeterminism: nd}, replayDeadline)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			b.why[i] = err.Error()
+		}
 	}
-	outcomes := make([]outcome, len(batch))
-	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(batch)) {
-		workers.Go(func() {
-			for i := int(next.Add(1)) - 1; i < len(batch) && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				if outcomes[i].why = unfit(&batch[i]); outcomes[i].why != "" {
-					continue
-				}
-				nd, err := authz.ReadNondeterminism(batch[i].NDBuiltinCache)
-				if err == nil {
-					outcomes[i].decision, err = r.policy.Replay(ctx, batch[i].Input, batch[i].At, nd, replayDeadline)
-				}
-				if err != nil {
-					outcomes[i].why = err.Error()
-				}
-			}
-		})
-	}
-	workers.Wait()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	for i := range batch {
-		r.count(&batch[i], outcomes[i].decision, outcomes[i].why)
-	}
-	return nil
+}
+
+// What stands in the way that has to be known again.
+const (
+	tooSlow    = "the candidate took longer than it may"
+	unanswered = "no policy had answered"
+)
+
+func hasReason(list []authz.Reason, codes ...string) bool {
+	return slices.ContainsFunc(list, func(r authz.Reason) bool { return slices.Contains(codes, r.Code) })
 }
 
 // unfit says why a record cannot be replayed, or nothing.
 func unfit(r *audit.Record) string {
-	has := func(code string) bool {
-		return slices.ContainsFunc(r.Reasons, func(reason authz.Reason) bool { return reason.Code == code })
-	}
 	if why := r.Incomplete(); why != "" {
 		return why
 	}
-	switch {
-	case has(authz.CodeUnavailable), has(authz.CodeDeadline):
-		return "no policy had answered"
+	if hasReason(r.Reasons, authz.CodeUnavailable, authz.CodeDeadline) {
+		return unanswered
 	}
 	return ""
 }
 
-func (r *replay) count(record *audit.Record, d authz.Decision, why string) {
-	r.report.Records++
-	if why != "" {
-		o := r.obstacles[why]
-		if o == nil {
-			o = &Obstacle{Why: why}
-			r.obstacles[why] = o
-		}
-		o.Count, o.Examples = o.Count+1, example(o.Examples, record.ID)
-		return
-	}
-	r.report.Replayed++
-	was, is := codes(record.Reasons), codes(d.Reasons)
-	if record.Allow == d.Allow {
-		if was != is {
-			r.report.OtherReasons++
-		}
-		return
-	}
-	key := flip{AllowToDeny, was, is, rolesIn(record.Input), record.Action, record.Resource.Type}
-	if d.Allow {
-		key.flip = DenyToAllow
-		r.report.DenyToAllow++
-	} else {
-		r.report.AllowToDeny++
-	}
-	group := r.flips[key]
-	if group == nil {
-		group = &Flips{Flip: key.flip, Was: was, Is: is, Roles: key.roles, Action: key.action, ResourceType: key.resourceType}
-		r.flips[key] = group
-	}
-	group.Count, group.Examples = group.Count+1, example(group.Examples, record.ID)
+// answered is what a report says of a decision that was made.
+type answered struct {
+	id                          string
+	allow                       bool
+	codes                       string
+	roles, action, resourceType string
 }
 
-func example(list []string, id string) []string {
-	if len(list) < mostExamples {
-		list = append(list, id)
+func answeredIn(r *audit.Record) answered {
+	return answered{r.ID, r.Allow, codes(r.Reasons), rolesIn(r.Input), r.Action, r.Resource.Type}
+}
+
+// flip is what the flips of a group have in common.
+type flip struct{ flip, was, is, roles, action, resourceType string }
+
+// tally counts answers and what others they would have been.
+type tally struct {
+	report    ReplayReport
+	flips     map[flip]*Flips
+	obstacles map[string]*Obstacle
+}
+
+func newTally(policyRevision string) *tally {
+	return &tally{report: ReplayReport{PolicyRevision: policyRevision}, flips: map[flip]*Flips{}, obstacles: map[string]*Obstacle{}}
+}
+
+// obstacle counts a decision that could not be made again.
+func (t *tally) obstacle(o Obstacle) {
+	at := t.obstacles[o.Why]
+	if at == nil {
+		if len(t.obstacles) >= mostGroups {
+			o.Why = others
+			at = t.obstacles[others]
+		}
+		if at == nil {
+			at = &Obstacle{Why: o.Why}
+			t.obstacles[o.Why] = at
+		}
 	}
-	return list
+	at.Count, at.Examples = at.Count+o.Count, examples(at.Examples, o.Examples...)
+}
+
+// flipped counts flips.
+func (t *tally) flipped(f Flips) {
+	key := flip{f.Flip, short(f.Was), short(f.Is), short(f.Roles), short(f.Action), short(f.ResourceType)}
+	group := t.flips[key]
+	if group == nil {
+		if len(t.flips) >= mostGroups {
+			key = flip{f.Flip, others, others, others, others, others}
+			group = t.flips[key]
+		}
+		if group == nil {
+			group = &Flips{Flip: key.flip, Was: key.was, Is: key.is, Roles: key.roles, Action: key.action, ResourceType: key.resourceType}
+			t.flips[key] = group
+		}
+	}
+	group.Count, group.Examples = group.Count+f.Count, examples(group.Examples, f.Examples...)
+}
+
+// count counts what became of a decision: d, or why not.
+func (t *tally) count(was answered, d authz.Decision, why string) {
+	t.report.Records++
+	if why == "" && hasReason(d.Reasons, authz.CodeDeadline) {
+		// Perhaps for want of a core: that says nothing about the rules.
+		why = tooSlow
+	}
+	if why != "" {
+		t.obstacle(Obstacle{Why: why, Count: 1, Examples: []string{was.id}})
+		return
+	}
+	t.report.Replayed++
+	is := codes(d.Reasons)
+	if was.allow == d.Allow {
+		if was.codes != is {
+			t.report.OtherReasons++
+		}
+		return
+	}
+	f := Flips{Flip: AllowToDeny, Was: was.codes, Is: is, Roles: was.roles, Action: was.action, ResourceType: was.resourceType, Count: 1, Examples: []string{was.id}}
+	if d.Allow {
+		f.Flip = DenyToAllow
+		t.report.DenyToAllow++
+	} else {
+		t.report.AllowToDeny++
+	}
+	t.flipped(f)
+}
+
+// add counts what another report counted.
+func (t *tally) add(r ReplayReport) {
+	t.report.Records += r.Records
+	t.report.Replayed += r.Replayed
+	t.report.DenyToAllow += r.DenyToAllow
+	t.report.AllowToDeny += r.AllowToDeny
+	t.report.OtherReasons += r.OtherReasons
+	for _, o := range r.NotReplayable {
+		t.obstacle(o)
+	}
+	for _, f := range r.Flips {
+		t.flipped(f)
+	}
+}
+
+func short(name string) string {
+	if len(name) <= mostName {
+		return name
+	}
+	return strings.ToValidUTF8(name[:mostName], "") + others
+}
+
+func examples(list []string, ids ...string) []string {
+	return append(list, ids[:min(len(ids), mostExamples-len(list))]...)
 }
 
 func codes(reasons []authz.Reason) string {
@@ -213,24 +324,26 @@ func rolesIn(input map[string]any) string {
 	return strings.Join(roles, " ")
 }
 
-func (r *replay) done() ReplayReport {
-	r.report.NotReplayable, r.report.Flips = []Obstacle{}, []Flips{}
-	for _, o := range r.obstacles {
-		r.report.NotReplayable = append(r.report.NotReplayable, *o)
+// done returns a report of what was counted until now.
+func (t *tally) done() ReplayReport {
+	r := t.report
+	r.NotReplayable, r.Flips = []Obstacle{}, []Flips{}
+	for _, o := range t.obstacles {
+		r.NotReplayable = append(r.NotReplayable, *o)
 	}
-	slices.SortFunc(r.report.NotReplayable, func(a, b Obstacle) int {
+	slices.SortFunc(r.NotReplayable, func(a, b Obstacle) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Why, b.Why))
 	})
-	for _, f := range r.flips {
-		r.report.Flips = append(r.report.Flips, *f)
+	for _, f := range t.flips {
+		r.Flips = append(r.Flips, *f)
 	}
-	slices.SortFunc(r.report.Flips, func(a, b Flips) int {
+	slices.SortFunc(r.Flips, func(a, b Flips) int {
 		return cmp.Or(
 			cmp.Compare(b.Flip, a.Flip), // deny-to-allow before allow-to-deny
 			cmp.Compare(b.Count, a.Count), cmp.Compare(a.ResourceType, b.ResourceType), cmp.Compare(a.Action, b.Action),
 			cmp.Compare(a.Roles, b.Roles), cmp.Compare(a.Was, b.Was), cmp.Compare(a.Is, b.Is))
 	})
-	return r.report
+	return r
 }
 
 // Expectation says of some flips that they are intended. Members that are empty

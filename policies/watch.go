@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -22,28 +23,56 @@ const patience = time.Second
 
 // Watch reloads until ctx ends, which is no error: when the files of Dir change,
 // when something was published, or when the courier comes. Without any it just waits.
-// It fails if the system cannot watch the folder.
+// Meanwhile it asks the shadow, if there is one. It fails if the system cannot watch
+// the folder.
 func (l *Library) Watch(ctx context.Context) error {
-	if l.options.Store != nil {
+	ctx, stop := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer stop()
+	beside.Go(func() { l.runShadow(ctx) })
+	if l.options.ShadowDir != "" {
+		beside.Go(func() {
+			var last string
+			err := watchFolder(ctx, l.options.ShadowDir, func() {
+				err := l.shadowFolder(ctx)
+				if err == nil {
+					last = ""
+				} else if text := oneLine(err); text != last && ctx.Err() == nil {
+					l.options.Log.Error("shadow not loaded, the one before goes on", "error", text)
+					last = text
+				}
+			})
+			if err != nil {
+				l.options.Log.Error("the shadow is no longer watched for changes", "error", err)
+			}
+		})
+	}
+	switch {
+	case l.options.Store != nil:
 		l.watchStore(ctx)
-		return nil
-	}
-	if l.options.Courier != nil {
+	case l.options.Courier != nil:
 		return l.options.Courier.Run(ctx, l.take)
-	}
-	if l.options.Dir == "" {
+	case l.options.Dir != "":
+		return watchFolder(ctx, l.options.Dir, func() { _ = l.Reload(ctx) }) // a failure is in the log and in Status
+	default:
 		<-ctx.Done()
-		return nil
 	}
+	return nil
+}
+
+// watchFolder calls changed now and whenever something in dir may have changed,
+// until ctx ends.
+func watchFolder(ctx context.Context, dir string, changed func()) error {
 	for ctx.Err() == nil {
 		// A new watch for each round, set up before the files are read: what
 		// changes from then on is seen, whatever was created, renamed or
 		// swapped since the last round.
-		w, err := watch(l.options.Dir)
+		w, err := watch(dir)
 		if err != nil {
 			return fmt.Errorf("watch the policy folder: %w", err)
 		}
-		_ = l.Reload(ctx) // a failure is in the log and in Status
+		changed()
 		err = w.wait(ctx)
 		w.Close()
 		if err != nil {

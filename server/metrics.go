@@ -107,6 +107,25 @@ func (m *Metrics) Evaluation(rechecks func() (checked, disagreed uint64)) {
 		func() uint64 { _, disagreed := rechecks(); return disagreed })
 }
 
+// Shadow shows what came of asking a shadow.
+func (m *Metrics) Shadow(counts func() policies.ShadowCounts) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "ostiary_shadow_running",
+		Help: "1 while a candidate is asked beside the policy in force.",
+	}, func() float64 {
+		if counts().Running {
+			return 1
+		}
+		return 0
+	}))
+	m.counter("ostiary_shadow_decisions_total", "Decisions that a shadow was asked about.", func() uint64 { return counts().Asked })
+	m.counter("ostiary_shadow_not_replayable_total", "Those of them that it could not be asked, or not in time.", func() uint64 { return counts().NotReplayable })
+	m.counter("ostiary_shadow_dropped_total", "Decisions that it was not asked about because too many waited.", func() uint64 { return counts().Dropped })
+	m.counter("ostiary_shadow_deny_to_allow_total", "Denials that the shadow would permit.", func() uint64 { return counts().DenyToAllow })
+	m.counter("ostiary_shadow_allow_to_deny_total", "Permissions that the shadow would deny.", func() uint64 { return counts().AllowToDeny })
+	m.counter("ostiary_shadow_other_reasons_total", "Answers that stay, for reasons with other codes.", func() uint64 { return counts().OtherCodes })
+}
+
 func (m *Metrics) counter(name, help string, f func() uint64) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(f()) }))
 }

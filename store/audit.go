@@ -52,6 +52,7 @@ type recordRow struct {
 	ResourceType       string  `bun:"resourceType"`
 	ResourceID         string  `bun:"resourceId"`
 	ResourceProperties *string `bun:"resourceProperties"`
+	Mapped             string  `bun:"mapped"`
 	Input              *string `bun:"input"`
 	Reasons            *string `bun:"reasons"`
 	Codes              string  `bun:"codes"` // of the reasons, each between two bars
@@ -169,7 +170,7 @@ func (db *DB) WriteRecords(ctx context.Context, records []audit.Record) error {
 func newRecordRow(r audit.Record) (*recordRow, error) {
 	row := &recordRow{
 		ID: r.ID, At: newInstant(r.At), Allow: r.Allow, Revision: r.Revision, actorRow: actorRow(r.Actor),
-		Action: storable(r.Action), ResourceType: storable(r.Resource.Type), ResourceID: storable(r.Resource.ID),
+		Action: storable(r.Action), ResourceType: storable(r.Resource.Type), ResourceID: storable(r.Resource.ID), Mapped: storable(r.Mapped),
 		Failure: storable(r.Failure), RequestID: storable(r.RequestID), DataRevision: r.DataRevision, MaskFailure: storable(r.MaskFailure),
 		AssertedByType: storable(r.AssertedBy.Type), AssertedByID: storable(r.AssertedBy.ID), AssertedByKeyID: storable(r.AssertedBy.KeyID),
 	}
@@ -198,7 +199,7 @@ func storable(s string) string { return strings.ReplaceAll(s, "\x00", "\ufffd") 
 func (r *recordRow) record() (audit.Record, error) {
 	rec := audit.Record{
 		ID: r.ID, At: r.At.Time, Allow: r.Allow, Revision: r.Revision, Actor: audit.Actor(r.actorRow),
-		Action: r.Action, Resource: authz.Resource{Type: r.ResourceType, ID: r.ResourceID},
+		Action: r.Action, Resource: authz.Resource{Type: r.ResourceType, ID: r.ResourceID}, Mapped: r.Mapped,
 		Failure: r.Failure, RequestID: r.RequestID, DataRevision: r.DataRevision, MaskFailure: r.MaskFailure,
 		AssertedBy: audit.Asserter{Type: r.AssertedByType, ID: r.AssertedByID, KeyID: r.AssertedByKeyID},
 	}

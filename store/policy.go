@@ -23,6 +23,15 @@ type revisionRow struct {
 	Tests     int     `bun:"tests"`
 	Coverage  float64 `bun:"coverage"`
 	CreatedAt instant `bun:"createdAt"`
+	Published bool    `bun:"published,scanonly"`
+}
+
+func newRevisionRow(r policies.Revision) (*revisionRow, error) {
+	files, err := json.Marshal(r.Files)
+	if err != nil {
+		return nil, fmt.Errorf("files of policy revision %s: %w", r.ID, err)
+	}
+	return &revisionRow{Revision: r.ID, Files: string(files), Tests: r.Tests.Count, Coverage: r.Tests.Coverage, CreatedAt: newInstant(r.CreatedAt)}, nil
 }
 
 type publicationRow struct {
@@ -34,23 +43,28 @@ type publicationRow struct {
 	Parent         string  `bun:"parent"`
 	At             instant `bun:"at"`
 	Note           string  `bun:"note"`
+	Replay         *string `bun:"replay"`
 	actorRow
 
 	Tests    int     `bun:"tests,scanonly"`
 	Coverage float64 `bun:"coverage,scanonly"`
 }
 
-func (r *publicationRow) publication() policies.Publication {
-	return policies.Publication{
+func (r *publicationRow) publication() (policies.Publication, error) {
+	p := policies.Publication{
 		Sequence: r.Seq, Revision: r.Revision, PolicyRevision: r.PolicyRevision, Parent: r.Parent,
 		At: r.At.Time, Note: r.Note, By: audit.Actor(r.actorRow), Tests: policies.Tested{Count: r.Tests, Coverage: r.Coverage},
 	}
+	if err := decode(r.Replay, &p.Replay); err != nil {
+		return p, fmt.Errorf("replay of publication %d: %w", r.Seq, err)
+	}
+	return p, nil
 }
 
 // Publications implements [policies.Store].
 func (db *DB) Publications(ctx context.Context, before int64, limit int) ([]policies.Publication, error) {
 	var rows []publicationRow
-	q := db.reader.NewSelect().Model(&rows).ColumnExpr(`p.*, pr."tests", pr."coverage"`).
+	q := db.reader.NewSelect().Model(&rows).ColumnExpr(`?TableColumns, pr."tests", pr."coverage"`).
 		Join(`JOIN ostiary_policy_revision AS pr ON pr."revision" = p."revision"`)
 	if before > 0 {
 		q = q.Where(`p."seq" < ?`, before)
@@ -60,7 +74,10 @@ func (db *DB) Publications(ctx context.Context, before int64, limit int) ([]poli
 	}
 	ps := make([]policies.Publication, len(rows))
 	for i := range rows {
-		ps[i] = rows[i].publication()
+		var err error
+		if ps[i], err = rows[i].publication(); err != nil {
+			return nil, err
+		}
 	}
 	return ps, nil
 }
@@ -69,12 +86,13 @@ func (db *DB) Publications(ctx context.Context, before int64, limit int) ([]poli
 func (db *DB) PolicyRevision(ctx context.Context, name string) (policies.Revision, error) {
 	var row revisionRow
 	err := db.reader.NewSelect().Model(&row).
+		ColumnExpr(`?TableColumns, EXISTS (SELECT 1 FROM ostiary_policy AS p WHERE p."revision" = pr."revision") AS "published"`).
 		Where(`pr."revision" = coalesce((SELECT p."revision" FROM ostiary_policy AS p WHERE p."policyRevision" = ? ORDER BY p."seq" DESC LIMIT 1), ?)`, name, name).
 		Scan(ctx)
 	if err != nil {
 		return policies.Revision{}, db.fail("read policy revision", err)
 	}
-	r := policies.Revision{ID: row.Revision, CreatedAt: row.CreatedAt.Time, Tests: policies.Tested{Count: row.Tests, Coverage: row.Coverage}}
+	r := policies.Revision{ID: row.Revision, CreatedAt: row.CreatedAt.Time, Published: row.Published, Tests: policies.Tested{Count: row.Tests, Coverage: row.Coverage}}
 	if err := json.Unmarshal([]byte(row.Files), &r.Files); err != nil {
 		return policies.Revision{}, fmt.Errorf("files of policy revision %s: %w", row.Revision, err)
 	}
@@ -83,19 +101,22 @@ func (db *DB) PolicyRevision(ctx context.Context, name string) (policies.Revisio
 
 // Publish implements [policies.Store].
 func (db *DB) Publish(ctx context.Context, r policies.Revision, p policies.Publication, ev audit.Event) error {
-	files, err := json.Marshal(r.Files)
+	revision, err := newRevisionRow(r)
 	if err != nil {
-		return fmt.Errorf("files of policy revision %s: %w", r.ID, err)
+		return err
+	}
+	replay, err := encode(p.Replay)
+	if err != nil {
+		return fmt.Errorf("replay of policy revision %s: %w", r.ID, err)
 	}
 	return db.change(ctx, "publish policy", []audit.Event{ev}, func(ctx context.Context, tx bun.Tx) error {
 		// The same files have the same name, and were kept before.
-		revision := revisionRow{Revision: r.ID, Files: string(files), Tests: r.Tests.Count, Coverage: r.Tests.Coverage, CreatedAt: newInstant(r.CreatedAt)}
-		if _, err := tx.NewInsert().Model(&revision).On(`CONFLICT ("revision") DO NOTHING`).Exec(ctx); err != nil {
+		if _, err := tx.NewInsert().Model(revision).On(`CONFLICT ("revision") DO NOTHING`).Exec(ctx); err != nil {
 			return err
 		}
 		row := publicationRow{
 			Seq: p.Sequence, Revision: r.ID, PolicyRevision: p.PolicyRevision, Parent: p.Parent,
-			At: newInstant(p.At), Note: p.Note, actorRow: actorRow(p.By),
+			At: newInstant(p.At), Note: p.Note, Replay: replay, actorRow: actorRow(p.By),
 		}
 		// Of two that follow the same one the number lets only one be written.
 		_, err := tx.NewInsert().Model(&row).Exec(ctx)

@@ -29,6 +29,7 @@ func TestPublicationsAreReadAsTheyWereWritten(t *testing.T) {
 			t.Errorf("changes: got %q", got)
 		}
 		// The same files again are the same revision, as it was.
+		r.Published = true
 		second := first
 		second.Sequence, second.PolicyRevision, second.Parent = 2, "p2", "r1"
 		must(t, db.Publish(t.Context(), policies.Revision{ID: "r1", CreatedAt: base.AddDate(1, 0, 0)}, second, event("policy.publish")))

@@ -218,6 +218,7 @@ var watched = []watch{
 	{table: "ostiary_key_limits", kind: "key", id: []string{"keyId"}},
 	{table: "ostiary_entity", kind: "entity", id: []string{"type", "id"}, quiet: []string{"updatedAt"}},
 	{table: "ostiary_policy", kind: "policy", id: []string{"revision"}},
+	{table: "ostiary_shadow", kind: "policy", id: []string{"id"}},
 }
 
 // steps are the migrations, in order. A step that was released is never
@@ -313,6 +314,33 @@ var steps = []struct {
 			{name: "at", def: "{time} NOT NULL"},
 			{name: "note", def: "text NOT NULL"},
 		}, actorColumns)})
+	}},
+	{"0009_replay", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
+		for _, c := range []string{
+			`"ostiary_decision" ADD COLUMN "mapped" text NOT NULL DEFAULT ''`,
+			`"ostiary_policy" ADD COLUMN "replay" text`,
+		} {
+			if _, err := tx.NewRaw("ALTER TABLE " + c).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		if err := create(ctx, tx, d, of, table{name: "ostiary_shadow", columns: slices.Concat([]columnDef{
+			{name: "id", def: "text NOT NULL PRIMARY KEY"},
+			{name: "revision", def: "text NOT NULL"}, // empty: a folder
+			{name: "policyRevision", def: "text NOT NULL"},
+			{name: "note", def: "text NOT NULL"},
+			{name: "startedAt", def: "{time} NOT NULL"},
+			{name: "endsAt", def: "{time}"},
+		}, actorColumns), indexes: []index{{name: "ostiary_shadow_startedAt_idx", on: `"startedAt"`}}}); err != nil {
+			return err
+		}
+		return create(ctx, tx, d, of, table{name: "ostiary_shadow_report", columns: []columnDef{
+			{name: "id", def: "text NOT NULL PRIMARY KEY"},
+			{name: "shadowId", def: `text NOT NULL REFERENCES "ostiary_shadow" ("id") ON DELETE CASCADE`},
+			{name: "against", def: "text NOT NULL"},
+			{name: "at", def: "{time} NOT NULL"},
+			{name: "report", def: "text NOT NULL"},
+		}, indexes: []index{{name: "ostiary_shadow_report_shadowId_idx", on: `"shadowId"`}}})
 	}},
 }
 

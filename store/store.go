@@ -42,6 +42,8 @@ var (
 	_ audit.Store     = (*DB)(nil)
 	_ directory.Store = (*DB)(nil)
 	_ policies.Store  = (*DB)(nil)
+
+	_ policies.ShadowStore = (*DB)(nil)
 )
 
 // DB is an open database. Its methods are safe for concurrent use.
