@@ -336,6 +336,7 @@ type operation struct {
 	dryRun  bool
 	details map[string]any // of the decision and of the event
 	target  string         // of the event: the role; empty for the revision
+	last    func() error   // if set, what could have changed while the candidate was tried
 }
 
 // edits reports whether the files are made from those in force.
@@ -377,15 +378,16 @@ type base struct {
 }
 
 func (l *Library) publish(ctx context.Context, caller authn.Principal, op operation, change func(*base) (files map[string]string, fresh bool, err error)) (Publication, error) {
+	// Before the question, in whose record it is.
+	if utf8.RuneCountInString(op.note) > MaxNote || !utf8.ValidString(op.note) || strings.ContainsRune(op.note, 0) {
+		return Publication{}, &authn.InvalidError{Field: "note", Reason: fmt.Sprintf("must be text of at most %d characters", MaxNote)}
+	}
 	decision, err := authn.Permit(ctx, l.options.Engine, caller, "publish", op.resource())
 	if err != nil {
 		return Publication{}, err
 	}
 	if l.options.Store == nil {
 		return Publication{}, ErrNotPublished
-	}
-	if utf8.RuneCountInString(op.note) > MaxNote || !utf8.ValidString(op.note) || strings.ContainsRune(op.note, 0) {
-		return Publication{}, &authn.InvalidError{Field: "note", Reason: fmt.Sprintf("must be text of at most %d characters", MaxNote)}
 	}
 	newest, err := l.newest(ctx)
 	if err != nil {
@@ -416,6 +418,11 @@ func (l *Library) publish(ctx context.Context, caller authn.Principal, op operat
 	p := Publication{
 		Sequence: from.Sequence + 1, Revision: c.revision.ID, PolicyRevision: c.bundle.Source.Revision, Parent: from.Revision,
 		At: l.now(), By: caller.Actor(), Note: op.note, Tests: c.revision.Tests,
+	}
+	if op.last != nil {
+		if err := op.last(); err != nil {
+			return Publication{}, err
+		}
 	}
 	if op.dryRun {
 		return p, nil

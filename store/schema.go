@@ -314,6 +314,7 @@ var steps = []struct {
 			{name: "note", def: "text NOT NULL"},
 		}, actorColumns)})
 	}},
+	{"0009_policies_stay", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error { return d.permanent(ctx, tx) }},
 }
 
 // adopt makes t or, if it is there, adds the columns that it lacks.
