@@ -220,7 +220,7 @@ func (l *Library) readPublished(ctx context.Context) (Bundle, Publication, error
 	if err != nil {
 		return Bundle{}, Publication{}, err
 	}
-	if now := l.current.Load(); now.status.Revision != "" && now.publication.Sequence == newest.Sequence {
+	if now := l.current.Load(); now.status.Revision != "" && now.publication.Sequence == newest.Sequence && now.publication.Revision == newest.Revision {
 		return now.bundle, newest, nil
 	}
 	from, err := l.base(ctx, newest)

@@ -338,6 +338,7 @@ type operation struct {
 	dryRun  bool
 	details map[string]any // of the decision and of the event
 	target  string         // of the event: the role; empty for the revision
+	last    func() error   // if set, what could have changed while the candidate was tried
 }
 
 // edits reports whether the files are made from those in force.
@@ -389,15 +390,16 @@ type base struct {
 }
 
 func (l *Library) publish(ctx context.Context, caller authn.Principal, op operation, change func(*base) (files map[string]string, fresh bool, err error)) (Publication, error) {
+	// Before the question, in whose record it is.
+	if err := checkNote(op.note); err != nil {
+		return Publication{}, err
+	}
 	decision, err := authn.Permit(ctx, l.options.Engine, caller, "publish", op.resource())
 	if err != nil {
 		return Publication{}, err
 	}
 	if l.options.Store == nil {
 		return Publication{}, ErrNotPublished
-	}
-	if err := checkNote(op.note); err != nil {
-		return Publication{}, err
 	}
 	newest, err := l.newest(ctx)
 	if err != nil {
@@ -428,6 +430,11 @@ func (l *Library) publish(ctx context.Context, caller authn.Principal, op operat
 	p := Publication{
 		Sequence: from.Sequence + 1, Revision: c.revision.ID, PolicyRevision: c.bundle.Source.Revision, Parent: from.Revision,
 		At: l.now(), By: caller.Actor(), Note: op.note, Tests: c.revision.Tests,
+	}
+	if op.last != nil {
+		if err := op.last(); err != nil {
+			return Publication{}, err
+		}
 	}
 	if op.dryRun {
 		return p, nil

@@ -299,6 +299,10 @@ func TestPublishingNeedsPermission(t *testing.T) {
 	must(t, err)
 	caller, err := i.authn.Authenticate(t.Context(), authn.Credential{Kind: authn.APIKeySecret, Secret: secret})
 	must(t, err)
+	_, secret, err = i.authn.CreateKey(t.Context(), program, authn.NewKey{OwnerID: p.who.ID, Permissions: authz.Permissions{"user": {"*"}, "role": {"*"}, "policies": {"*"}}})
+	must(t, err)
+	narrow, err := i.authn.Authenticate(t.Context(), authn.Credential{Kind: authn.APIKeySecret, Secret: secret})
+	must(t, err)
 	ctx := t.Context()
 	for name, do := range map[string]func(authn.Principal) error{
 		"publish": func(c authn.Principal) error { _, err := i.Publish(ctx, c, policies.Upload{Files: good()}); return err },
@@ -317,8 +321,18 @@ func TestPublishingNeedsPermission(t *testing.T) {
 		if err := do(caller); !errors.Is(err, authz.ErrDenied) {
 			t.Errorf("%s: got %v, want a denial", name, err)
 		}
+		if err := do(narrow); !errors.Is(err, authz.ErrDenied) {
+			t.Errorf("%s with a key of an administrator that is not granted it: got %v, want a denial", name, err)
+		}
 		if err := do(authn.Principal{}); !errors.Is(err, authn.ErrUnauthenticated) {
 			t.Errorf("%s by nobody: %v", name, err)
+		}
+	}
+	// What is not kept with a revision is not kept with the record of a denial either.
+	for _, note := range []string{strings.Repeat("ä", policies.MaxNote+1), "a\x00b", "\xff"} {
+		_, err := i.Publish(ctx, caller, policies.Upload{Files: good(), Note: note})
+		if invalid, ok := errors.AsType[*authn.InvalidError](err); !ok || invalid.Field != "note" {
+			t.Errorf("a note of %d bytes: %v", len(note), err)
 		}
 	}
 }

@@ -48,16 +48,31 @@ func (l *Library) SetRole(ctx context.Context, caller authn.Principal, role stri
 // DeleteRole removes a role that nobody has, as [Library.SetRole] sets one. Of a
 // role that ships with the program, what the bundle says instead is removed.
 func (l *Library) DeleteRole(ctx context.Context, caller authn.Principal, role string, in Upload) (Publication, error) {
+	unassigned := func() error {
+		if l.options.Users == nil {
+			return nil
+		}
+		holders, err := l.options.Users.Holders(ctx, authn.AdminRule{Roles: []string{role}}, mostHolders)
+		if err == nil && len(holders) > 0 {
+			err = assigned(holders)
+		}
+		return err
+	}
 	op := operation{
 		name: "delete-role", target: role, note: in.Note, expect: in.Expect, dryRun: in.DryRun,
 		details: map[string]any{"role": role},
 	}
+	_, data, err := readBuiltin()
+	if err != nil {
+		return Publication{}, err
+	}
+	_, ships := data["roles"].(map[string]any)[role]
+	if !ships {
+		// Again once it was tried: whoever is given it in the moment that is left has
+		// a role that permits nothing.
+		op.last = unassigned
+	}
 	return l.publish(ctx, caller, op, func(b *base) (map[string]string, bool, error) {
-		_, data, err := readBuiltin()
-		if err != nil {
-			return nil, false, err
-		}
-		_, ships := data["roles"].(map[string]any)[role]
 		files, found, err := editRoles(b.files, role, nil)
 		switch {
 		case err != nil:
@@ -66,14 +81,10 @@ func (l *Library) DeleteRole(ctx context.Context, caller authn.Principal, role s
 			return nil, false, ErrBuiltinRole
 		case !found:
 			return nil, false, ErrNoRole
-		case ships || l.options.Users == nil:
+		case ships:
 			return files, true, nil
 		}
-		holders, err := l.options.Users.Holders(ctx, authn.AdminRule{Roles: []string{role}}, mostHolders)
-		if err == nil && len(holders) > 0 {
-			err = assigned(holders)
-		}
-		return files, true, err
+		return files, true, unassigned()
 	})
 }
 

@@ -1,6 +1,7 @@
 package policies_test
 
 import (
+	"context"
 	"errors"
 	"reflect"
 	"strings"
@@ -82,4 +83,38 @@ func TestAssignedRolesStay(t *testing.T) {
 	if _, err := i.DeleteRole(t.Context(), p.admin, "y", policies.Upload{}); !errors.Is(err, policies.ErrNoRole) {
 		t.Errorf("unknown: %v", err)
 	}
+}
+
+// A role that somebody is given while its deletion is tried is not deleted.
+func TestRoleThatIsAssignedMeanwhileStays(t *testing.T) {
+	p := newPress(t)
+	late := &lateHolder{}
+	i := p.open(func(o *policies.Options) { late.Users, o.Users = o.Users, late })
+	_, err := i.Publish(t.Context(), p.admin, policies.Upload{Files: good()})
+	must(t, err)
+	late.give = func() {
+		_, err := i.authn.CreateUser(t.Context(), program, authn.NewUser{Name: "Eve", Email: "eve@example.com", Roles: []string{"editor"}, RolesGiven: true})
+		must(t, err)
+	}
+	if _, err := i.DeleteRole(t.Context(), p.admin, "editor", policies.Upload{}); !errors.Is(err, policies.ErrRoleAssigned) {
+		t.Errorf("got %v, want %v", err, policies.ErrRoleAssigned)
+	}
+	if i.Bundle().Roles["editor"] == nil {
+		t.Error("the role is gone")
+	}
+}
+
+// lateHolder has a role given right after it was asked who has it.
+type lateHolder struct {
+	policies.Users
+	give func()
+}
+
+func (l *lateHolder) Holders(ctx context.Context, r authn.AdminRule, limit int) ([]authz.Identity, error) {
+	ids, err := l.Users.Holders(ctx, r, limit)
+	if give := l.give; give != nil {
+		l.give = nil
+		give()
+	}
+	return ids, err
 }

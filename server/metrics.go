@@ -219,7 +219,7 @@ type policyCollector struct{ status func() policies.Status }
 var (
 	policyInfo    = prometheus.NewDesc("ostiary_policy_info", "Always 1; the revision in force is a label.", []string{"revision"}, nil)
 	policyAge     = prometheus.NewDesc("ostiary_policy_age_seconds", "Time since the policy in force was loaded.", nil, nil)
-	policyCurrent = prometheus.NewDesc("ostiary_policy_current", "0 while newer policy files are there that do not compile.", nil, nil)
+	policyCurrent = prometheus.NewDesc("ostiary_policy_current", "0 while the newest policy cannot be put in force, or be looked for.", nil, nil)
 )
 
 func (c policyCollector) Describe(ch chan<- *prometheus.Desc) {

@@ -42,11 +42,12 @@ type feedState struct {
 type policyInForce struct {
 	Revision string    `json:"revision"`
 	Loaded   time.Time `json:"loaded"`
-	// Published is the name of the published revision that it is made from.
+	// Published is the name of the published revision, or the bundle's, that it is
+	// made from.
 	Published string `json:"published,omitempty"`
 	// Current is false while newer files, or a revision that was published
-	// later, are there and cannot be put in force. Why is in the log: this route
-	// is open to everyone.
+	// later, are there and cannot be put in force, and while it is not known
+	// whether they are. Why is in the log: this route is open to everyone.
 	Current bool `json:"current"`
 }
 

@@ -62,6 +62,8 @@ type dialect struct {
 
 	// entityTexts makes the triggers that keep the index of entities.
 	entityTexts func(ctx context.Context, tx bun.IDB) error
+	// permanent makes the triggers that keep what was published.
+	permanent func(ctx context.Context, tx bun.IDB) error
 	// fault says what an error means, and for which column.
 	fault func(error) (fault, string)
 	// watch rings when another process has committed, until ctx ends.

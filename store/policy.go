@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 
 	"github.com/uptrace/bun"
 
@@ -111,18 +112,73 @@ func (db *DB) Publish(ctx context.Context, r policies.Revision, p policies.Publi
 	}
 	return db.change(ctx, "publish policy", []audit.Event{ev}, func(ctx context.Context, tx bun.Tx) error {
 		// The same files have the same name, and were kept before.
-		if _, err := tx.NewInsert().Model(revision).On(`CONFLICT ("revision") DO NOTHING`).Exec(ctx); err != nil {
+		done, err := tx.NewInsert().Model(revision).On(`CONFLICT ("revision") DO NOTHING`).Exec(ctx)
+		if err != nil {
 			return err
+		}
+		if n, err := done.RowsAffected(); err == nil && n == 0 {
+			if err := unaltered(ctx, tx, r); err != nil {
+				return err
+			}
 		}
 		row := publicationRow{
 			Seq: p.Sequence, Revision: r.ID, PolicyRevision: p.PolicyRevision, Parent: p.Parent,
 			At: newInstant(p.At), Note: p.Note, Replay: replay, actorRow: actorRow(p.By),
 		}
 		// Of two that follow the same one the number lets only one be written.
-		_, err := tx.NewInsert().Model(&row).Exec(ctx)
+		_, err = tx.NewInsert().Model(&row).Exec(ctx)
 		if kind, _ := db.dialect.fault(err); err != nil && kind == faultDuplicate {
 			return rejected{&authn.ConflictError{Field: "sequence"}}
 		}
 		return err
 	})
+}
+
+// unaltered makes sure that a revision that is there holds what its name says.
+func unaltered(ctx context.Context, tx bun.IDB, r policies.Revision) error {
+	var there revisionRow
+	if err := tx.NewSelect().Model(&there).Where(`pr."revision" = ?`, r.ID).Scan(ctx); err != nil {
+		return err
+	}
+	var files map[string]string
+	if err := json.Unmarshal([]byte(there.Files), &files); err != nil || !maps.Equal(files, r.Files) {
+		return rejected{fmt.Errorf("revision %s is in the database with other files: somebody altered them", r.ID)}
+	}
+	return nil
+}
+
+// What was published stays as it was, whoever writes.
+var permanent = []string{"ostiary_policy_revision", "ostiary_policy"}
+
+func sqlitePermanent(ctx context.Context, tx bun.IDB) error {
+	for _, t := range permanent {
+		for _, change := range []string{"UPDATE", "DELETE"} {
+			statement := fmt.Sprintf(`CREATE TRIGGER %[1]s_stays_%[2]s BEFORE %[2]s ON %[1]s BEGIN SELECT RAISE(ABORT, 'what was published is never changed'); END`, t, change)
+			if _, err := tx.NewRaw(statement).Exec(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func postgresPermanent(ctx context.Context, tx bun.IDB) error {
+	var schema string
+	if err := tx.NewSelect().ColumnExpr("quote_ident(current_schema())").Scan(ctx, &schema); err != nil {
+		return err
+	}
+	statements := []string{`CREATE FUNCTION ` + schema + `.ostiary_stays() RETURNS trigger LANGUAGE plpgsql AS $stays$
+BEGIN
+	RAISE EXCEPTION 'what was published is never changed' USING ERRCODE = 'restrict_violation';
+END $stays$`}
+	for _, t := range permanent {
+		// Before every statement, even one that finds no row, and so TRUNCATE too.
+		statements = append(statements, fmt.Sprintf(`CREATE TRIGGER %[1]s_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON %[1]s FOR EACH STATEMENT EXECUTE FUNCTION %[2]s.ostiary_stays()`, t, schema))
+	}
+	for _, s := range statements {
+		if _, err := tx.NewRaw(s).Exec(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }

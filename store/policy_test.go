@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 
@@ -32,7 +33,8 @@ func TestPublicationsAreReadAsTheyWereWritten(t *testing.T) {
 		r.Published = true
 		second := first
 		second.Sequence, second.PolicyRevision, second.Parent = 2, "p2", "r1"
-		must(t, db.Publish(t.Context(), policies.Revision{ID: "r1", CreatedAt: base.AddDate(1, 0, 0)}, second, event("policy.publish")))
+		again := policies.Revision{ID: "r1", Files: r.Files, CreatedAt: base.AddDate(1, 0, 0)}
+		must(t, db.Publish(t.Context(), again, second, event("policy.publish")))
 		got, err := db.Publications(t.Context(), 0, 10)
 		must(t, err)
 		diff(t, "publications", got, []policies.Publication{second, first})
@@ -74,6 +76,38 @@ func TestOnePublicationFollowsAnother(t *testing.T) {
 		must(t, err)
 		if won != 1 || len(evs) != 1 {
 			t.Errorf("%d published, with %d events", won, len(evs))
+		}
+	})
+}
+
+// What was published stays as it was, whoever has the database open; and files that
+// are not those of their name are not published under it.
+func TestWhatWasPublishedIsNeverChanged(t *testing.T) {
+	eachDialect(t, func(t *testing.T, db *DB) {
+		r := policies.Revision{ID: "r1", Files: map[string]string{"a.rego": "package a"}, CreatedAt: base}
+		p := policies.Publication{Sequence: 1, Revision: "r1", PolicyRevision: "p1", At: base}
+		must(t, db.Publish(t.Context(), r, p, event("policy.publish")))
+		statements := []string{
+			`UPDATE ostiary_policy_revision SET "files" = '{}'`, `DELETE FROM ostiary_policy_revision`,
+			`UPDATE ostiary_policy SET "revision" = 'r1', "seq" = 2`, `DELETE FROM ostiary_policy WHERE "seq" = 1`,
+		}
+		if db.dialect.name == "postgres" {
+			statements = append(statements, `TRUNCATE ostiary_policy, ostiary_policy_revision`)
+		}
+		for _, s := range statements {
+			if _, err := db.writer.NewRaw(s).Exec(t.Context()); err == nil || !strings.Contains(err.Error(), "what was published is never changed") {
+				t.Errorf("%s: %v", s, err)
+			}
+		}
+		p.Sequence = 2
+		r.Files = map[string]string{"a.rego": "package b"}
+		if err := db.Publish(t.Context(), r, p, event("policy.publish")); err == nil || !strings.Contains(err.Error(), "with other files") {
+			t.Errorf("other files of the same name: %v", err)
+		}
+		got, err := db.Publications(t.Context(), 0, 10)
+		must(t, err)
+		if len(got) != 1 {
+			t.Errorf("publications: %+v", got)
 		}
 	})
 }

@@ -80,6 +80,7 @@ var postgresDialect = dialect{
 	bytewise:       `"C"`,
 	parameter:      "$1",
 	entityTexts:    postgresEntityTexts,
+	permanent:      postgresPermanent,
 	filters:        postgresFilters,
 	oldestFirst:    func(alias string) string { return fmt.Sprintf(`%s."createdAt", %s."id"`, alias, alias) },
 	lock: func(q *bun.SelectQuery, alias string) *bun.SelectQuery {

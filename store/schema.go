@@ -342,6 +342,7 @@ var steps = []struct {
 			{name: "report", def: "text NOT NULL"},
 		}, indexes: []index{{name: "ostiary_shadow_report_shadowId_idx", on: `"shadowId"`}}})
 	}},
+	{"0010_policies_stay", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error { return d.permanent(ctx, tx) }},
 }
 
 // adopt makes t or, if it is there, adds the columns that it lacks.

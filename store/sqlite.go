@@ -130,6 +130,7 @@ var sqliteDialect = dialect{
 	bytewise:       "BINARY",
 	parameter:      "?1",
 	entityTexts:    sqliteEntityTexts,
+	permanent:      sqlitePermanent,
 	filters:        sqliteFilters,
 	oldestFirst:    func(alias string) string { return alias + ".rowid" },
 	// Transactions that write begin as the only ones.
