@@ -25,7 +25,7 @@ func (l *Library) keepsPublisher(ctx context.Context, caller authn.Principal, c 
 	if could, err := l.somebodyMayPublish(ctx, caller, l.Bundle(), l.options.Engine.Policy()); !could || err != nil {
 		return err
 	}
-	return &RefusedError{StepLockout, []error{errors.New("nobody who may publish now could publish the next policy: policy:publish has to remain with somebody who is not banned")}}
+	return &RefusedError{Step: StepLockout, Mistakes: []error{errors.New("nobody who may publish now could publish the next policy: policy:publish has to remain with somebody who is not banned")}}
 }
 
 // somebodyMayPublish asks about the caller and about those who may by their
