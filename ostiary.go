@@ -69,7 +69,11 @@ type Options struct {
 	// MinCoverage is how many per cent of its lines the tests of a revision have
 	// to reach to be published.
 	MinCoverage float64
-	Settings    map[string]any // wins over data.settings of the bundles
+	// Replay is what recorded decisions have to say of a revision before it is
+	// published; at most ReplayRecords are looked at, default [policies.DefaultGateRecords].
+	Replay        policies.ReplayGate
+	ReplayRecords int
+	Settings      map[string]any // wins over data.settings of the bundles
 
 	// Enrich, if set, tells the application's own attributes of a user, which
 	// policies read in input.principal.user.attributes. See [authn.Options].
@@ -242,7 +246,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 // to look at; that it is not there is told elsewhere.
 func (i *Ostiary) openPolicies(ctx context.Context, o Options) (*policies.Library, error) {
 	p := policies.Options{
-		Engine: i.engine, FS: o.Policies, Dir: o.PoliciesDir, Courier: o.PoliciesFrom, MinCoverage: o.MinCoverage,
+		Engine: i.engine, FS: o.Policies, Dir: o.PoliciesDir, Courier: o.PoliciesFrom, MinCoverage: o.MinCoverage, Replay: o.Replay, ReplayRecords: o.ReplayRecords,
 		Settings: o.PolicySettings(), ShadowDir: o.ShadowDir, ShadowSample: o.ShadowSample, Log: o.Log, Clock: o.Clock,
 		// What was concluded under other rules is not remembered.
 		Swapped: func(string) {
@@ -255,7 +259,7 @@ func (i *Ostiary) openPolicies(ctx context.Context, o Options) (*policies.Librar
 		p.Users = i.authn
 	}
 	if i.db != nil {
-		p.Shadows = i.db
+		p.Shadows, p.Decisions = i.db, i.log.Reader()
 	}
 	if o.PoliciesPublished {
 		if i.db == nil {

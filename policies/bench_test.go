@@ -2,14 +2,17 @@ package policies_test
 
 import (
 	"context"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
+	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/policies"
+	"github.com/ostiary/ostiary/store"
 )
 
 // What one decision of the built-in rules costs.
@@ -87,4 +90,33 @@ func prepared(b *testing.B) rego.PreparedEvalQuery {
 		b.Fatal(err)
 	}
 	return q
+}
+
+// How many recorded decisions a second a candidate can be asked, read from a file
+// of SQLite as the command reads them.
+func BenchmarkReplay(b *testing.B) {
+	w := generate(b, 10_000)
+	db, err := store.Open(b.Context(), "sqlite:"+filepath.Join(b.TempDir(), "o.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.WriteRecords(b.Context(), w.records); err != nil {
+		b.Fatal(err)
+	}
+	candidate := compiled(b, map[string]string{"d.rego": after, "data.json": rolesAfter})
+	for b.Loop() {
+		got, err := policies.Replay(b.Context(), candidate, func(yield func(audit.Record, error) bool) {
+			if err := db.EachRecord(b.Context(), audit.Query{}, func(r audit.Record) error {
+				yield(r, nil)
+				return nil
+			}); err != nil {
+				yield(audit.Record{}, err)
+			}
+		})
+		if err != nil || got.Replayed != len(w.records) {
+			b.Fatalf("%+v %v", got, err)
+		}
+	}
+	b.ReportMetric(float64(b.N*len(w.records))/b.Elapsed().Seconds(), "records/s")
 }

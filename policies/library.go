@@ -40,8 +40,13 @@ type Options struct {
 	// MinCoverage is how many per cent of the author's lines the tests of a
 	// revision have to reach. Zero: none, and no tests are needed.
 	MinCoverage float64
-	Log         *slog.Logger
-	Clock       func() time.Time // default time.Now
+	// Replay is what recorded Decisions have to say of a bundle before it is
+	// published, of which ReplayRecords (default [DefaultGateRecords]) are looked at.
+	Replay        ReplayGate
+	ReplayRecords int
+	Decisions     Decisions
+	Log           *slog.Logger
+	Clock         func() time.Time // default time.Now
 	// Swapped, if set, is called after each new policy is in force.
 	Swapped func(revision string)
 }

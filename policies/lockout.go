@@ -35,7 +35,7 @@ func (l *Library) keepsPublisher(ctx context.Context, caller authn.Principal, c 
 	if could, err := l.somebodyMayPublish(ctx, caller, b, p); !could || err != nil {
 		return err
 	}
-	return &RefusedError{StepLockout, []error{errors.New("nobody who may publish now could publish the next policy: policy:publish has to remain with somebody who is not banned")}}
+	return &RefusedError{Step: StepLockout, Mistakes: []error{errors.New("nobody who may publish now could publish the next policy: policy:publish has to remain with somebody who is not banned")}}
 }
 
 // somebodyMayPublish asks about the caller and about those who may by their

@@ -90,13 +90,15 @@ const (
 	StepCheck   = "check"   // it does not load, compile or type-check
 	StepTest    = "test"    // a test fails, or they cover too little
 	StepLockout = "lockout" // nobody would be left to publish the next one
+	StepReplay  = "replay"  // it answers otherwise what was decided before
 )
 
 // RefusedError says why a bundle cannot be put in force. The policy before
 // stays.
 type RefusedError struct {
 	Step     string
-	Mistakes []error // each begins with its place, where it has one
+	Mistakes []error       // each begins with its place, where it has one
+	Replay   *ReplayReport // of StepReplay
 }
 
 func (e *RefusedError) Error() string { return errors.Join(e.Mistakes...).Error() }
@@ -123,6 +125,9 @@ type Upload struct {
 	// Otherwise it is the one that is when the call begins.
 	Expect *string
 	DryRun bool // do everything but publish
+	// Replay demands more of what was decided before than the configuration, or
+	// says what is meant.
+	Replay ReplayGate
 }
 
 // Files reads what of a folder belongs to a revision: what [Load] reads, and
@@ -245,7 +250,7 @@ func (l *Library) candidate(ctx context.Context, files map[string]string, fresh,
 	}
 	fsys, mistakes := filesystem(files)
 	if len(mistakes) > 0 {
-		return nil, &RefusedError{StepCheck, mistakes}
+		return nil, &RefusedError{Step: StepCheck, Mistakes: mistakes}
 	}
 	c := &candidate{revision: Revision{ID: digest(files), Files: files, CreatedAt: l.now()}, warnings: []Finding{}}
 	if fresh {
@@ -267,7 +272,7 @@ func (l *Library) candidate(ctx context.Context, files map[string]string, fresh,
 		return nil, err
 	}
 	if len(mistakes) > 0 {
-		return nil, &RefusedError{StepCheck, mistakes}
+		return nil, &RefusedError{Step: StepCheck, Mistakes: mistakes}
 	}
 	if !tested {
 		return c, nil
@@ -284,9 +289,9 @@ func (l *Library) runTests(ctx context.Context, c *candidate, fsys fs.FS) error 
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case limited.Err() != nil:
-		return &RefusedError{StepTest, []error{fmt.Errorf("the tests take longer than %s", testTime)}}
+		return &RefusedError{Step: StepTest, Mistakes: []error{fmt.Errorf("the tests take longer than %s", testTime)}}
 	case err != nil:
-		return &RefusedError{StepCheck, mistakesOf(err)}
+		return &RefusedError{Step: StepCheck, Mistakes: mistakesOf(err)}
 	}
 	c.revision.Tests.Count = len(report.Tests)
 	if len(report.Tests) > 0 {
@@ -310,7 +315,7 @@ func (l *Library) runTests(ctx context.Context, c *candidate, fsys fs.FS) error 
 		mistakes = []error{fmt.Errorf("the tests reach %.1f %% of the lines; %.1f %% are required", got, want)}
 	}
 	if len(mistakes) > 0 {
-		return &RefusedError{StepTest, mistakes}
+		return &RefusedError{Step: StepTest, Mistakes: mistakes}
 	}
 	return nil
 }
@@ -336,6 +341,7 @@ type operation struct {
 	note    string
 	expect  *string
 	dryRun  bool
+	replay  *ReplayGate    // nil: nothing is replayed, as for what changes answers on purpose
 	details map[string]any // of the decision and of the event
 	target  string         // of the event: the role; empty for the revision
 	last    func() error   // if set, what could have changed while the candidate was tried
@@ -355,7 +361,7 @@ func (o operation) resource() authz.Resource {
 // refused is a *[RefusedError]; who was overtaken by another gets an
 // *[OvertakenError].
 func (l *Library) Publish(ctx context.Context, caller authn.Principal, in Upload) (Publication, error) {
-	return l.publish(ctx, caller, operation{name: "publish", note: in.Note, expect: in.Expect, dryRun: in.DryRun},
+	return l.publish(ctx, caller, operation{name: "publish", note: in.Note, expect: in.Expect, dryRun: in.DryRun, replay: &in.Replay},
 		func(*base) (map[string]string, bool, error) { return in.Files, true, nil })
 }
 
@@ -427,9 +433,15 @@ func (l *Library) publish(ctx context.Context, caller authn.Principal, op operat
 	if err := l.keepsPublisher(ctx, caller, c); err != nil {
 		return Publication{}, err
 	}
+	var replayed *ReplayReport
+	if op.replay != nil {
+		if replayed, err = l.gate(ctx, c, *op.replay); err != nil {
+			return Publication{}, err
+		}
+	}
 	p := Publication{
 		Sequence: from.Sequence + 1, Revision: c.revision.ID, PolicyRevision: c.bundle.Source.Revision, Parent: from.Revision,
-		At: l.now(), By: caller.Actor(), Note: op.note, Tests: c.revision.Tests,
+		At: l.now(), By: caller.Actor(), Note: op.note, Tests: c.revision.Tests, Replay: replayed,
 	}
 	if op.last != nil {
 		if err := op.last(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
@@ -30,6 +31,7 @@ type instance struct {
 	*policies.Library
 	engine *authz.Engine
 	authn  *authn.Service
+	log    *audit.Log
 }
 
 func newPress(t *testing.T) *press {
@@ -42,7 +44,8 @@ func newPress(t *testing.T) *press {
 
 func (p *press) open(change ...func(*policies.Options)) *instance {
 	p.Helper()
-	i := &instance{engine: authz.NewEngine(authz.Options{Recorder: audit.NewLog(p.db, audit.Options{})})}
+	i := &instance{log: audit.NewLog(p.db, audit.Options{})}
+	i.engine = authz.NewEngine(authz.Options{Recorder: i.log})
 	var err error
 	i.authn, err = authn.New(authn.Options{}, p.db, i.engine)
 	must(p.T, err)
@@ -446,5 +449,76 @@ func TestWithoutStoreNothingIsPublished(t *testing.T) {
 	}
 	if _, err := l.Check(t.Context(), program, good()); err != nil {
 		t.Errorf("check needs none: %v", err)
+	}
+}
+
+// Recorded decisions have their say before a bundle is published: what is
+// configured holds whatever is asked for, and only what is meant gets through.
+func TestReplayGate(t *testing.T) {
+	p := newPress(t)
+	log := audit.NewLog(p.db, audit.Options{})
+	here := p.open(func(o *policies.Options) { o.Decisions = log.Reader() })
+	_, err := here.Publish(t.Context(), p.admin, policies.Upload{Files: good("data.json", actions)})
+	must(t, err)
+	for range 4 {
+		here.allows(t, "read")
+		here.allows(t, "share")
+	}
+	must(t, here.log.Flush(t.Context()))
+	flips := []policies.Expectation{{Flip: policies.DenyToAllow, Action: "share"}}
+	day := 24 * time.Hour
+	gated := func(set policies.ReplayGate, records int) *instance {
+		return p.open(func(o *policies.Options) { o.Decisions, o.Replay, o.ReplayRecords = log.Reader(), set, records })
+	}
+	configured := gated(policies.ReplayGate{Since: day}, 0)
+	strict := gated(policies.ReplayGate{Since: day, FailOn: policies.FailOnAny}, 0)
+	for name, c := range map[string]struct {
+		i    *instance
+		in   policies.ReplayGate
+		want string // in the refusal; "" is published
+	}{
+		"nothing is asked":                 {here, policies.ReplayGate{}, ""},
+		"asked for":                        {here, policies.ReplayGate{Since: day}, "4 decisions would flip, deny-to-allow: document:share by no role: app, was role_missing"},
+		"meant":                            {here, policies.ReplayGate{Since: day, FailOn: policies.FailOnAny, Expect: flips}, ""},
+		"any":                              {here, policies.ReplayGate{Since: day, FailOn: policies.FailOnAny}, "4 decisions would flip"},
+		"none":                             {here, policies.ReplayGate{Since: day, FailOn: policies.FailOnNone}, ""},
+		"meant, and does not come":         {here, policies.ReplayGate{Since: day, Expect: append(flips, policies.Expectation{Action: "slow"})}, `expected, and did not happen: {"action":"slow"}`},
+		"configured":                       {configured, policies.ReplayGate{}, "4 decisions would flip"},
+		"configured, and asked for less":   {configured, policies.ReplayGate{Since: time.Nanosecond, FailOn: policies.FailOnNone}, "4 decisions would flip"},
+		"configured, and meant":            {configured, policies.ReplayGate{Expect: flips}, ""},
+		"configured any, and asked for it": {strict, policies.ReplayGate{FailOn: policies.DenyToAllow}, "4 decisions would flip"},
+		"expectations without a time":      {here, policies.ReplayGate{Expect: flips}, "replay/since: is needed"},
+		"failures that are none":           {here, policies.ReplayGate{Since: day, FailOn: "some"}, `replay/failOn: "some" is none of`},
+		"expectations that say nothing":    {here, policies.ReplayGate{Since: day, Expect: []policies.Expectation{{}}}, "replay/expect/0: "},
+	} {
+		got, err := c.i.Publish(t.Context(), p.admin, policies.Upload{Files: readers(), DryRun: true, Replay: c.in})
+		switch {
+		case c.want == "" && err != nil, c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: got %v, want %q", name, err, c.want)
+		case c.want == "" && (got.Replay != nil) != (c.i != here || c.in.Since > 0):
+			t.Errorf("%s: report %+v", name, got.Replay)
+		}
+		if refused, ok := errors.AsType[*policies.RefusedError](err); ok && (refused.Step != policies.StepReplay || refused.Replay == nil || refused.Replay.DenyToAllow != 4 || refused.Replay.Records < 8) {
+			t.Errorf("%s: refusal %+v", name, refused.Replay)
+		}
+	}
+	// Roles are edited to change answers, so these are not asked.
+	if _, err := configured.SetRole(t.Context(), p.admin, "user", authz.Permissions{"document": {"share"}}, policies.Upload{DryRun: true}); err != nil {
+		t.Errorf("a role: %v", err)
+	}
+	// The newest are looked at, and it is said that there are more.
+	few := gated(policies.ReplayGate{Since: day, FailOn: policies.FailOnNone}, 3)
+	got, err := few.Publish(t.Context(), p.admin, policies.Upload{Files: readers()})
+	must(t, err)
+	if got.Replay == nil || got.Replay.Records != 3 || got.Replay.Limited != "records" {
+		t.Errorf("limited: %+v", got.Replay)
+	}
+	kept, err := here.History(t.Context(), p.admin, 0, 1)
+	must(t, err)
+	if r := kept[0].Replay; r == nil || r.Records != 3 || r.PolicyRevision != got.PolicyRevision {
+		t.Errorf("kept: %+v", r)
+	}
+	if _, err := p.open().Publish(t.Context(), p.admin, policies.Upload{Files: good(), Replay: policies.ReplayGate{Since: day}}); err == nil || !strings.Contains(err.Error(), "no decisions to replay") {
+		t.Errorf("without decisions: %v", err)
 	}
 }

@@ -36,6 +36,9 @@ type ReplayReport struct {
 	// Flips are groups of answers that are not what they were: denials that would
 	// be permitted come first, then the largest groups.
 	Flips []Flips `json:"flips"`
+	// Limited says of what there was too much to look at older decisions:
+	// "records" or "time"; empty if it was not.
+	Limited string `json:"limited,omitempty"`
 }
 
 // Obstacle is why some records could not be replayed.
@@ -349,12 +352,12 @@ func (t *tally) done() ReplayReport {
 // Expectation says of some flips that they are intended. Members that are empty
 // fit all.
 type Expectation struct {
-	Flip         string `json:"flip"`
-	Was          string `json:"was"`  // a code among the reasons on record
-	Is           string `json:"is"`   // a code among the candidate's
-	Role         string `json:"role"` // among the principal's
-	Action       string `json:"action"`
-	ResourceType string `json:"resourceType"`
+	Flip         string `json:"flip,omitempty"`
+	Was          string `json:"was,omitempty"`  // a code among the reasons on record
+	Is           string `json:"is,omitempty"`   // a code among the candidate's
+	Role         string `json:"role,omitempty"` // among the principal's
+	Action       string `json:"action,omitempty"`
+	ResourceType string `json:"resourceType,omitempty"`
 }
 
 func (e Expectation) fits(f *Flips) bool {

@@ -108,7 +108,7 @@ func editRoles(files map[string]string, role string, permissions authz.Permissio
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		has, err := hasRoles(name, files[name])
 		if err != nil {
-			return nil, false, &RefusedError{StepCheck, []error{err}}
+			return nil, false, &RefusedError{Step: StepCheck, Mistakes: []error{err}}
 		}
 		if has {
 			tables = append(tables, name)
@@ -130,7 +130,7 @@ func editRoles(files map[string]string, role string, permissions authz.Permissio
 		}
 		text, found, err := edit(files[name], steps, permissions)
 		if err != nil {
-			return nil, false, &RefusedError{StepCheck, []error{fmt.Errorf("%s: %w", name, err)}}
+			return nil, false, &RefusedError{Step: StepCheck, Mistakes: []error{fmt.Errorf("%s: %w", name, err)}}
 		}
 		if found {
 			out[name] = text
@@ -153,7 +153,7 @@ func editRoles(files map[string]string, role string, permissions authz.Permissio
 	}
 	doc, err := jsonObject(text)
 	if err != nil {
-		return nil, false, &RefusedError{StepCheck, []error{fmt.Errorf("%s: %w", place, err)}}
+		return nil, false, &RefusedError{Step: StepCheck, Mistakes: []error{fmt.Errorf("%s: %w", place, err)}}
 	}
 	out[place], err = written(put(doc, steps, permissions.Document()))
 	return out, false, err

@@ -26,6 +26,8 @@ type Problem struct {
 	Code    string         `json:"code"`
 	Reasons []authz.Reason `json:"reasons,omitempty"`
 	Errors  []FieldError   `json:"errors,omitempty"`
+	// Replay is what came of asking a bundle what was decided before.
+	Replay *policies.ReplayReport `json:"replay,omitempty"`
 
 	challenge  string        // WWW-Authenticate
 	retryAfter time.Duration // Retry-After
@@ -68,6 +70,7 @@ const (
 	CodePolicyInvalid        = "POLICY_INVALID"         // 422: the policy does not load, compile or type-check; see errors
 	CodePolicyTests          = "POLICY_TESTS"           // 422: a test of the policy fails, or they reach too little
 	CodePolicyLockout        = "POLICY_LOCKOUT"         // 422: nobody would be left to publish the next policy
+	CodePolicyReplay         = "POLICY_REPLAY"          // 422: recorded decisions would fall otherwise; see replay
 	CodeRateLimited          = "RATE_LIMITED"           // 429: see Retry-After
 	CodeUsageExceeded        = "USAGE_EXCEEDED"         // 429: the key has no uses left
 	CodeInternal             = "INTERNAL"               // 500
@@ -107,6 +110,8 @@ var problems = []struct {
 	{audit.ErrNotFound, 404, CodeNotFound, "there is no such record", ""},
 	{policies.ErrNoRevision, 404, CodeNotFound, policies.ErrNoRevision.Error(), ""},
 	{policies.ErrNoRole, 404, CodeNotFound, policies.ErrNoRole.Error(), ""},
+	{policies.ErrNoShadow, 404, CodeNotFound, policies.ErrNoShadow.Error(), ""},
+	{policies.ErrShadowElsewhere, 409, CodePoliciesElsewhere, policies.ErrShadowElsewhere.Error(), ""},
 	{policies.ErrNotPublished, 409, CodePoliciesElsewhere, policies.ErrNotPublished.Error(), ""},
 	{policies.ErrRolesByHand, 409, CodePoliciesElsewhere, policies.ErrRolesByHand.Error(), ""},
 	{policies.ErrBuiltinRole, 409, CodeRoleInUse, policies.ErrBuiltinRole.Error(), ""},

@@ -47,7 +47,7 @@ func open(t testing.TB, author fs.FS, change ...func(*server.Options)) *house {
 }
 
 // openWith is open; adjust, if it is not nil, adjusts the policies' options.
-func openWith(t testing.TB, author fs.FS, adjust func(o *policies.Options, db policies.Store, users policies.Users), change ...func(*server.Options)) *house {
+func openWith(t testing.TB, author fs.FS, adjust func(o *policies.Options, db *store.DB, users policies.Users), change ...func(*server.Options)) *house {
 	t.Helper()
 	ctx := context.Background()
 	db, err := store.Open(ctx, "sqlite::memory:")

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authz"
@@ -30,6 +31,7 @@ func policyProblem(err error) *Problem {
 	}
 	code := map[string]string{
 		policies.StepCheck: CodePolicyInvalid, policies.StepTest: CodePolicyTests, policies.StepLockout: CodePolicyLockout,
+		policies.StepReplay: CodePolicyReplay,
 	}[refused.Step]
 	p := problem(http.StatusUnprocessableEntity, code, refused.Mistakes[0].Error())
 	if more := len(refused.Mistakes) - 1; more > 0 {
@@ -38,6 +40,7 @@ func policyProblem(err error) *Problem {
 	for _, m := range refused.Mistakes {
 		p.Errors = append(p.Errors, FieldError{pointerTo(m), m.Error()})
 	}
+	p.Replay = refused.Replay
 	return p
 }
 
@@ -57,6 +60,24 @@ type upload struct {
 	Note   field[string]            `json:"note"`
 	Expect nullable[string]         `json:"expect"`
 	DryRun field[bool]              `json:"dryRun"`
+	Replay field[gateDocument]      `json:"replay"`
+}
+
+type gateDocument struct {
+	Since  field[string]                 `json:"since"`
+	FailOn field[string]                 `json:"failOn"`
+	Expect field[[]policies.Expectation] `json:"expect"`
+}
+
+func (d gateDocument) gate() (policies.ReplayGate, error) {
+	g := policies.ReplayGate{FailOn: d.FailOn.value, Expect: d.Expect.value}
+	if d.Since.set {
+		var err error
+		if g.Since, err = time.ParseDuration(d.Since.value); err != nil || g.Since <= 0 {
+			return g, invalid("/replay/since", "must be a duration such as 24h")
+		}
+	}
+	return g, nil
 }
 
 // expected is the revision that has to be in force.
@@ -74,20 +95,21 @@ type testedDocument struct {
 }
 
 type publicationDocument struct {
-	Sequence       int64               `json:"sequence"`
-	Revision       string              `json:"revision"`
-	PolicyRevision string              `json:"policyRevision"`
-	Parent         *string             `json:"parent"`
-	At             stamp               `json:"at"`
-	By             audit.ActorDocument `json:"by"`
-	Note           string              `json:"note"`
-	Tests          testedDocument      `json:"tests"`
+	Sequence       int64                  `json:"sequence"`
+	Revision       string                 `json:"revision"`
+	PolicyRevision string                 `json:"policyRevision"`
+	Parent         *string                `json:"parent"`
+	At             stamp                  `json:"at"`
+	By             audit.ActorDocument    `json:"by"`
+	Note           string                 `json:"note"`
+	Tests          testedDocument         `json:"tests"`
+	Replay         *policies.ReplayReport `json:"replay,omitempty"`
 }
 
 func documentOfPublication(p policies.Publication) publicationDocument {
 	d := publicationDocument{
 		Sequence: p.Sequence, Revision: p.Revision, PolicyRevision: p.PolicyRevision, At: stamp(p.At),
-		By: audit.ActorDocument(p.By), Note: p.Note, Tests: testedDocument(p.Tests),
+		By: audit.ActorDocument(p.By), Note: p.Note, Tests: testedDocument(p.Tests), Replay: p.Replay,
 	}
 	if p.Parent != "" {
 		d.Parent = &p.Parent
@@ -115,8 +137,12 @@ func (s *server) publishPolicy(c *call) error {
 	if !in.Files.set {
 		return invalid("/files", "is required")
 	}
+	gate, err := in.Replay.value.gate()
+	if err != nil {
+		return err
+	}
 	p, err := s.Policies.Publish(c.ctx, c.caller, policies.Upload{
-		Files: in.Files.value, Note: in.Note.value, Expect: expected(in.Expect), DryRun: in.DryRun.value,
+		Files: in.Files.value, Note: in.Note.value, Expect: expected(in.Expect), DryRun: in.DryRun.value, Replay: gate,
 	})
 	return published(c, p, in.DryRun.value, err)
 }
@@ -173,6 +199,78 @@ func (s *server) policyRevision(c *call) error {
 		Tests     testedDocument    `json:"tests"`
 		Files     map[string]string `json:"files"`
 	}{r.ID, stamp(r.CreatedAt), testedDocument(r.Tests), r.Files})
+}
+
+type shadowDocument struct {
+	ID             string                  `json:"id"`
+	Running        bool                    `json:"running"`
+	Revision       string                  `json:"revision,omitempty"`
+	PolicyRevision string                  `json:"policyRevision"`
+	StartedAt      stamp                   `json:"startedAt"`
+	EndsAt         *stamp                  `json:"endsAt"`
+	By             audit.ActorDocument     `json:"by"`
+	Note           string                  `json:"note"`
+	Reports        []policies.ShadowReport `json:"reports"`
+}
+
+func documentOfShadow(s policies.Shadow, running bool, reports []policies.ShadowReport) shadowDocument {
+	d := shadowDocument{
+		ID: s.ID, Running: running, Revision: s.Revision, PolicyRevision: s.PolicyRevision, StartedAt: stamp(s.StartedAt),
+		By: audit.ActorDocument(s.By), Note: s.Note, Reports: reports,
+	}
+	if !s.EndsAt.IsZero() {
+		ends := stamp(s.EndsAt)
+		d.EndsAt = &ends
+	}
+	return d
+}
+
+func (s *server) startShadow(c *call) error {
+	in, err := decodeWith[struct {
+		Files    field[map[string]string] `json:"files"`
+		Revision field[string]            `json:"revision"`
+		For      field[string]            `json:"for"`
+		Note     field[string]            `json:"note"`
+	}](s.Reader.Larger(maxPolicyBody), c)
+	if err != nil {
+		return err
+	}
+	if in.Files.set == (in.Revision.value != "") {
+		return invalid("", "must have either files or revision")
+	}
+	start := policies.ShadowStart{Files: in.Files.value, Revision: in.Revision.value, Note: in.Note.value}
+	if in.For.set {
+		if start.For, err = time.ParseDuration(in.For.value); err != nil || start.For <= 0 {
+			return invalid("/for", "must be a duration such as 24h")
+		}
+	}
+	shadow, err := s.Policies.StartShadow(c.ctx, c.caller, start)
+	if err != nil {
+		return err
+	}
+	return answer(c.w, http.StatusCreated, documentOfShadow(shadow, true, []policies.ShadowReport{}))
+}
+
+func (s *server) stopShadow(c *call) error {
+	if err := queryOf(c.r).err(); err != nil {
+		return err
+	}
+	if err := s.Policies.StopShadow(c.ctx, c.caller); err != nil {
+		return err
+	}
+	c.w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *server) shadow(c *call) error {
+	if err := queryOf(c.r).err(); err != nil {
+		return err
+	}
+	shadow, running, reports, err := s.Policies.ShowShadow(c.ctx, c.caller)
+	if err != nil {
+		return err
+	}
+	return answer(c.w, http.StatusOK, documentOfShadow(shadow, running, reports))
 }
 
 type trialDocument struct {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/policies"
+	"github.com/ostiary/ostiary/store"
 )
 
 const document = "package app.document\n\nallow if input.action.name == \"read\"\n"
@@ -162,5 +163,77 @@ func TestRolesAreEdited(t *testing.T) {
 
 // openPublished is a house whose policies are in the database.
 func openPublished(t *testing.T) *house {
-	return openWith(t, nil, func(o *policies.Options, db policies.Store, users policies.Users) { o.Store, o.Users = db, users })
+	return openWith(t, nil, func(o *policies.Options, db *store.DB, users policies.Users) {
+		o.Store, o.Shadows, o.Users, o.Decisions = db, db, users, db
+	})
+}
+
+// A candidate is asked beside the policy in force, by those who may publish, and
+// shown to those who may read.
+func TestShadowsAreRun(t *testing.T) {
+	h := openPublished(t)
+	ann := h.user(t, "ann", "admin")
+	_, secret := h.key(t, ann, authz.Permissions{"policy": {"publish", "read"}})
+	_, reader := h.key(t, ann, authz.Permissions{"policy": {"read"}})
+	key, reading := "x-api-key: "+secret, "x-api-key: "+reader
+	files := bundleOf(map[string]string{"document.rego": document}, `,"note":"all read","for":"1h"`)
+	for _, c := range []struct {
+		method, body, key string
+		status            int
+		want              string
+	}{
+		{"GET", "", reading, 404, "NOT_FOUND"},
+		{"DELETE", "", key, 404, "NOT_FOUND"},
+		{"POST", files, reading, 403, "DENIED"},
+		{"POST", `{}`, key, 400, "INVALID"},
+		{"POST", `{"revision":"r","files":{}}`, key, 400, "INVALID"},
+		{"POST", `{"revision":"none"}`, key, 404, "NOT_FOUND"},
+		{"POST", bundleOf(map[string]string{"a.rego": "package x\n\ny := z\n"}, ""), key, 422, "POLICY_INVALID"},
+		{"POST", bundleOf(map[string]string{}, `,"for":"forever"`), key, 400, "INVALID"},
+		{"POST", bundleOf(map[string]string{}, `,"for":"9999h"`), key, 400, "INVALID"},
+		{"POST", files, key, 201, `"note":"all read"`},
+		{"GET", "", reading, 200, `"running":true`},
+		{"DELETE", "", reading, 403, "DENIED"},
+		{"DELETE", "", key, 204, ""},
+		{"GET", "", reading, 200, `"running":false`},
+	} {
+		got := h.do(t, c.method, "/v1/policy/shadow", c.body, c.key)
+		if got.StatusCode != c.status || !strings.Contains(got.body, c.want) || got.Header.Get("Ostiary-Decision") == "" && c.status != 400 {
+			t.Errorf("%s %s: got %d %s, want %d %s", c.method, c.body, got.StatusCode, got.body, c.status, c.want)
+		}
+	}
+	if got := open(t, nil).do(t, "GET", "/v1/policy/shadow", ""); got.StatusCode != 401 {
+		t.Errorf("nobody: %d %s", got.StatusCode, got.body)
+	}
+}
+
+// What was decided before can keep a bundle from being published; the refusal has
+// the report.
+func TestPublishingIsHeldAgainstRecords(t *testing.T) {
+	h := openPublished(t)
+	_, secret := h.key(t, h.user(t, "ann", "admin"), authz.Permissions{"*": {"*"}})
+	key := "x-api-key: " + secret
+	h.do(t, "POST", "/v1/authorize", `{"action":"read","resource":{"type":"document","id":"d"}}`, key)
+	if err := h.records.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	replay := func(more string) string {
+		return bundleOf(map[string]string{"document.rego": document}, `,"replay":{"since":"24h"`+more+`}`)
+	}
+	got := h.do(t, "POST", "/v1/policy/revisions", replay(""), key)
+	if got.StatusCode != 422 || got.code(t) != "POLICY_REPLAY" || !strings.Contains(got.body, `"denyToAllow":1`) || !strings.Contains(got.body, "1 decisions would flip, deny-to-allow: document:read by admin") {
+		t.Errorf("not expected: %d %s", got.StatusCode, got.body)
+	}
+	for body, status := range map[string]int{replay(`,"failOn":"some"`): 400, replay(`,"expect":[{"rolle":"x"}]`): 400, bundleOf(map[string]string{}, `,"replay":{"since":"soon"}`): 400} {
+		if got := h.do(t, "POST", "/v1/policy/revisions", body, key); got.StatusCode != status {
+			t.Errorf("%s: %d %s", body, got.StatusCode, got.body)
+		}
+	}
+	got = h.do(t, "POST", "/v1/policy/revisions", replay(`,"expect":[{"action":"read","resourceType":"document"}]`), key)
+	if got.StatusCode != 201 || !strings.Contains(got.body, `"expected":true`) {
+		t.Errorf("expected: %d %s", got.StatusCode, got.body)
+	}
+	if got := h.do(t, "GET", "/v1/policy/revisions", "", key); !strings.Contains(got.body, `"denyToAllow":1`) {
+		t.Errorf("history: %s", got.body)
+	}
 }

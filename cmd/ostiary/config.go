@@ -23,6 +23,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/ostiary/ostiary"
+	"github.com/ostiary/ostiary/policies"
 	"github.com/ostiary/ostiary/server/authzen"
 	"github.com/ostiary/ostiary/server/forwardauth"
 )
@@ -43,9 +44,16 @@ type config struct {
 	Evaluator  string   `key:"evaluator" help:"auto: policies are compiled, as far as that can be done; topdown: OPA's evaluator decides"`
 	// A group of its own, because policies is a folder.
 	Policy struct {
-		Source      string `key:"source" help:"files: policies are the folder; database: they are what was published last with ostiary policy publish or the API; bundle: they come from a bundle server of OPA"`
-		MinCoverage int    `key:"min_coverage" help:"per cent of its lines that the tests of a bundle have to reach to be published"`
-		Bundle      struct {
+		Source       string   `key:"source" help:"files: policies are the folder; database: they are what was published last with ostiary policy publish or the API; bundle: they come from a bundle server of OPA"`
+		MinCoverage  int      `key:"min_coverage" help:"per cent of its lines that the tests of a bundle have to reach to be published"`
+		Shadow       string   `key:"shadow" help:"folder of a candidate that is asked beside the policy in force, and changes no answer; with source: database see ostiary policy shadow"`
+		ShadowSample fraction `key:"shadow_sample" help:"part of the decisions that a shadow is asked about, above 0 to 1"`
+		Replay       struct {
+			Since   time.Duration `key:"since" help:"decisions of this time are replayed before a bundle is published; 0s is none"`
+			FailOn  string        `key:"fail_on" help:"which flips keep it from being published: deny-to-allow, any or none"`
+			Records int           `key:"records" help:"the most that are replayed, the newest first"`
+		} `key:"replay"`
+		Bundle struct {
 			URL       string        `key:"url" help:"of the bundle on the server"`
 			Token     string        `key:"token" help:"bearer token for the server"`
 			Keys      []string      `key:"keys" help:"PEM files of public keys, RSA, ECDSA or Ed25519: a bundle has to be signed with the one whose file, without .pem, has the key id that the signature names; with a single one, with that one"`
@@ -206,6 +214,9 @@ func defaults() config {
 	c.Listen = "127.0.0.1:8080"
 	c.Database = "sqlite:ostiary.db"
 	c.Policy.Source = "files"
+	c.Policy.ShadowSample = 1
+	c.Policy.Replay.FailOn = policies.DenyToAllow
+	c.Policy.Replay.Records = policies.DefaultGateRecords
 	c.Policy.Bundle.Sequence = "metadata"
 	c.Policy.Bundle.MinDelay, c.Policy.Bundle.MaxDelay = time.Minute, 2*time.Minute
 	c.Policy.Bundle.MaxSize = 32 << 20
@@ -515,6 +526,23 @@ func (c *config) check(where func(key string) string) []error {
 	}
 	if c.Policy.MinCoverage < 0 || c.Policy.MinCoverage > 100 {
 		refuse("policy.min_coverage", "%d is not from 0 to 100", c.Policy.MinCoverage)
+	}
+	if c.Policy.Shadow != "" {
+		if _, err := os.ReadDir(c.Policy.Shadow); err != nil {
+			refuse("policy.shadow", "%v", err)
+		}
+		if c.Policy.Source == "database" {
+			refuse("policy.shadow", "is a folder, but policy.source is database: use ostiary policy shadow start")
+		}
+	}
+	if n := c.Policy.ShadowSample; n <= 0 || n > 1 {
+		refuse("policy.shadow_sample", "%v is not above 0 and at most 1", float64(n))
+	}
+	if err := policies.CheckFailOn(c.Policy.Replay.FailOn); err != nil {
+		refuse("policy.replay.fail_on", "%v", err)
+	}
+	if c.Policy.Replay.Records == 0 {
+		refuse("policy.replay.records", "must be at least 1")
 	}
 	if n := len(c.Secret); n > 0 && n < ostiary.MinSecret {
 		refuse("secret", "has %d characters; it needs at least %d", n, ostiary.MinSecret)

@@ -142,6 +142,10 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 		PoliciesPublished: c.Policy.Source == "database",
 		PoliciesFrom:      c.courier(),
 		MinCoverage:       float64(c.Policy.MinCoverage),
+		ShadowDir:         c.Policy.Shadow,
+		ShadowSample:      float64(c.Policy.ShadowSample),
+		Replay:            policies.ReplayGate{Since: c.Policy.Replay.Since, FailOn: c.Policy.Replay.FailOn},
+		ReplayRecords:     c.Policy.Replay.Records,
 		DecisionDeadline:  c.Decisions.Deadline,
 		DecisionRecheck:   cmp.Or(c.Decisions.Recheck, -1), // there, 0 is the default
 		Topdown:           c.Evaluator == "topdown",

@@ -29,7 +29,7 @@ wrongly or cannot read what it is about.`,
 		RunE: group,
 	}
 	cmd.AddCommand(policyInit(), policyCheck(), policyFmt(), policyTest(), policyMatrix(), policyDiff(), policyExplain(), policyEval(), policyBench(), policySchemas(),
-		policyPublish(), policyRollback(), policyHistory(), policyShow(), policyReplay())
+		policyPublish(), policyRollback(), policyHistory(), policyShow(), policyReplay(), policyShadow())
 	return cmd
 }
 

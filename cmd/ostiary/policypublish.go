@@ -36,10 +36,11 @@ type publication struct {
 		Count    int     `json:"count"`
 		Coverage float64 `json:"coverage"`
 	} `json:"tests"`
+	Replay *policies.ReplayReport `json:"replay,omitempty"`
 }
 
 func publicationOf(p policies.Publication) publication {
-	out := publication{Sequence: p.Sequence, Revision: p.Revision, PolicyRevision: p.PolicyRevision, At: p.At, Note: p.Note}
+	out := publication{Sequence: p.Sequence, Revision: p.Revision, PolicyRevision: p.PolicyRevision, At: p.At, Note: p.Note, Replay: p.Replay}
 	if p.Parent != "" {
 		out.Parent = &p.Parent
 	}
@@ -52,6 +53,9 @@ func (p publication) text() string {
 	text := "published " + p.Revision + "\ndecisions " + p.PolicyRevision
 	if p.Tests.Count > 0 {
 		text += fmt.Sprintf("\ntests     %d passed, %.1f %% of the lines", p.Tests.Count, p.Tests.Coverage)
+	}
+	if r := p.Replay; r != nil {
+		text += fmt.Sprintf("\nreplayed  %d of %d decisions: %d deny-to-allow, %d allow-to-deny, %d with other reasons", r.Replayed, r.Records, r.DenyToAllow, r.AllowToDeny, r.OtherReasons)
 	}
 	return text
 }
@@ -121,6 +125,9 @@ func (p *publishing) do(cmd *cobra.Command, method, path string, in map[string]a
 
 // refusal adds what to do about it to why something was not published.
 func refusal(err error) error {
+	if errors.Is(err, policies.ErrShadowElsewhere) {
+		return &usageError{&hintError{errors.New("policies come from files, so does the shadow"), "policy.shadow: DIR"}}
+	}
 	if errors.Is(err, policies.ErrNotPublished) {
 		return &usageError{&hintError{errors.New("policies come from elsewhere, not from what is published"), "policy.source: database"}}
 	}
@@ -129,6 +136,8 @@ func refusal(err error) error {
 
 func policyPublish() *cobra.Command {
 	var p publishing
+	var replay time.Duration
+	var failOn, intended string
 	cmd := subcommand("publish DIR --note TEXT", "Put a bundle in force on all instances", []string{"DIR"}, func(cmd *cobra.Command, args []string) error {
 		fsys, err := folder(args[0])
 		if err != nil {
@@ -142,8 +151,20 @@ func policyPublish() *cobra.Command {
 			return &usageError{fmt.Errorf("there are no policies in %s", args[0])}
 		}
 		in := p.upload(cmd)
-		in.Files = files
-		err = p.do(cmd, http.MethodPost, "/v1/policy/revisions", p.body(cmd, map[string]any{"files": files}), func(o *ostiary.Ostiary) (policies.Publication, error) {
+		in.Files, in.Replay.Since, in.Replay.FailOn = files, replay, failOn
+		if in.Replay.Expect, err = readExpectations(intended); err != nil {
+			return err
+		}
+		if failOn != "" {
+			if err := policies.CheckFailOn(failOn); err != nil {
+				return misuse(cmd, "--fail-on: %v", err)
+			}
+		}
+		more := map[string]any{"files": files}
+		if gate := gateBody(in.Replay); len(gate) > 0 {
+			more["replay"] = gate
+		}
+		err = p.do(cmd, http.MethodPost, "/v1/policy/revisions", p.body(cmd, more), func(o *ostiary.Ostiary) (policies.Publication, error) {
 			return o.Policies().Publish(cmd.Context(), caller, in)
 		})
 		return under(args[0], fsys, err)
@@ -154,12 +175,34 @@ func policyPublish() *cobra.Command {
 It is checked and tested first, as policy check and policy test do. It is refused
 if a test fails, if the tests reach less than policy.min_coverage, if nobody would
 be left who may publish the next one, or if somebody else published meanwhile. Then
-the policy before stays in force.`
+the policy before stays in force.
+
+With --replay, or policy.replay.since, decisions on record are asked again, the
+newest first; flips that nobody expects refuse it. What is configured holds anyhow.`
 	cmd.Example = `  ostiary policy publish policies --note "editors may share"
+  ostiary policy publish policies --note "editors share" --replay 168h --intended flips.json
   OSTIARY_KEY=ost_… ostiary policy publish policies --note CI --server https://auth.example`
 	p.addFlags(cmd)
+	cmd.Flags().DurationVar(&replay, "replay", 0, "first replay the decisions of this time")
+	cmd.Flags().StringVar(&failOn, "fail-on", "", "which flips refuse it: deny-to-allow (default), any or none")
+	cmd.Flags().StringVar(&intended, "intended", "", "file with the flips that are intended, as policy replay --expect takes it")
 	cmd.Flags().BoolVar(&p.dryRun, "dry-run", false, "do everything but publish")
 	return cmd
+}
+
+// gateBody is g as the API takes it.
+func gateBody(g policies.ReplayGate) map[string]any {
+	out := map[string]any{}
+	if g.Since > 0 {
+		out["since"] = g.Since.String()
+	}
+	if g.FailOn != "" {
+		out["failOn"] = g.FailOn
+	}
+	if len(g.Expect) > 0 {
+		out["expect"] = g.Expect
+	}
+	return out
 }
 
 // optional takes at most one argument.

@@ -28,8 +28,8 @@ func policyReplay() *cobra.Command {
 			return misuse(cmd, "--candidate is missing")
 		case file != "" && (cmd.Flags().Changed("since") || r.url != ""):
 			return misuse(cmd, "--file excludes --since and --server")
-		case failOn != policies.DenyToAllow && failOn != "any" && failOn != "none":
-			return misuse(cmd, "--fail-on: %q is none of %s, any, none", failOn, policies.DenyToAllow)
+		case policies.CheckFailOn(failOn) != nil:
+			return misuse(cmd, "--fail-on: %v", policies.CheckFailOn(failOn))
 		}
 		expected, err := readExpectations(expect)
 		if err != nil {
@@ -83,7 +83,7 @@ func policyReplay() *cobra.Command {
 			text, _ := json.Marshal(e)
 			hint(cmd, "expected, and did not happen: %s", text)
 		}
-		if failOn != "none" && (len(missed) > 0 || failing(report, failOn)) {
+		if len(report.Failures(failOn, missed)) > 0 {
 			return errNo
 		}
 		return nil
@@ -152,23 +152,12 @@ func readExpectations(file string) ([]policies.Expectation, error) {
 	return list, nil
 }
 
-// fails reports whether f is a failure under --fail-on.
-func fails(f policies.Flips, failOn string) bool {
-	return !f.Expected && (failOn == "any" || failOn == policies.DenyToAllow && f.Flip == policies.DenyToAllow)
-}
-
-func failing(r policies.ReplayReport, failOn string) bool {
-	for _, f := range r.Flips {
-		if fails(f, failOn) {
-			return true
-		}
-	}
-	return false
-}
-
 func replayText(r policies.ReplayReport) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d of %d decisions replayed under %s\n", r.Replayed, r.Records, r.PolicyRevision)
+	if r.Limited != "" {
+		fmt.Fprintf(&b, "older ones were not looked at: too much (%s)\n", r.Limited)
+	}
 	for _, o := range r.NotReplayable {
 		fmt.Fprintf(&b, "not replayable: %d, %s (%s)\n", o.Count, o.Why, strings.Join(o.Examples, ", "))
 	}
@@ -202,7 +191,7 @@ func writeReplayJUnit(file string, r policies.ReplayReport, missed []policies.Ex
 	for _, f := range r.Flips {
 		name := fmt.Sprintf("%s %s:%s %s", f.Flip, f.ResourceType, f.Action, f.Roles)
 		failure := ""
-		if fails(f, failOn) {
+		if f.Fails(failOn) {
 			failure = fmt.Sprintf("%d decisions: %s, was %s (%s)", f.Count, f.Is, f.Was, strings.Join(f.Examples, " "))
 		}
 		add(name, failure)

@@ -93,7 +93,7 @@ type refused struct {
 
 func (e *refused) Error() string { return e.text }
 
-// call sends in as JSON, unless it is nil, and reads the answer into out. What is
+// call sends in as JSON, unless it is nil, and reads the answer into out, unless it is nil. What is
 // no answer of 2xx is a [refused].
 func (r *remote) call(cmd *cobra.Command, method, path string, in, out any) error {
 	var body io.Reader
@@ -120,6 +120,9 @@ func (r *remote) call(cmd *cobra.Command, method, path string, in, out any) erro
 	answer := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
 	answer.UseNumber()
 	if resp.StatusCode < 300 {
+		if out == nil {
+			return nil
+		}
 		return answer.Decode(out)
 	}
 	var problem struct {
