@@ -13,6 +13,8 @@ type body struct {
 	number int               // of the body at work
 	needed map[register]bool // somebody reads the register itself
 	final  bool              // the first pass only finds out what is needed
+	// plainly has containers made as the plan says.
+	plainly bool
 }
 
 // kind says where an operand is.
@@ -296,6 +298,7 @@ func (b *body) blocks(s *ir.BlockStmt, e env, levels int) step {
 // constant notes that l is t.
 func (b *body) constant(l ir.Local, t *ast.Term, e env) []step {
 	e[l] = known{kind: constant, term: t}
+	b.program.lasting.constants[t] = struct{}{}
 	if !b.keeps(l) {
 		return nil
 	}

@@ -37,10 +37,14 @@ func Compile(plan *ir.Policy, o Options) (p *Program, err error) {
 	if c.program.data == nil {
 		c.program.data = ast.ObjectTerm()
 	}
+	c.program.lasting.constants = map[*ast.Term]struct{}{
+		emptyArray: {}, emptyObject: {}, emptySet: {}, ast.InternedTerm(true): {}, ast.InternedTerm(false): {},
+	}
 	if plan.Static != nil {
 		for _, s := range plan.Static.Strings {
 			c.strings = append(c.strings, s.Value)
 			c.terms = append(c.terms, ast.StringTerm(s.Value))
+			c.program.lasting.constants[c.terms[len(c.terms)-1]] = struct{}{}
 		}
 		for _, s := range plan.Static.Files {
 			c.files = append(c.files, s.Value)
@@ -185,6 +189,7 @@ type facts struct {
 	result    ir.Local
 	shared    ir.Local          // registers up to this one are the same in all blocks
 	fills     map[register]int  // how many statements put something into a container
+	uses      map[register]int  // how many read a register in another way
 	dotted    map[register]bool // is the target of a look-up
 	foreign   map[register]bool // is assigned by anything but a look-up or the making of a container
 	// early says that all rules have the same constant value: the first that holds
@@ -193,7 +198,7 @@ type facts struct {
 }
 
 func survey(f *ir.Func, list []*ir.Block) *facts {
-	s := &facts{result: f.Return, early: true, fills: map[register]int{}, dotted: map[register]bool{}, foreign: map[register]bool{}}
+	s := &facts{result: f.Return, early: true, fills: map[register]int{}, uses: map[register]int{}, dotted: map[register]bool{}, foreign: map[register]bool{}}
 	s.shared = f.Return
 	for _, p := range f.Params {
 		s.shared = max(s.shared, p)
@@ -206,6 +211,9 @@ func survey(f *ir.Func, list []*ir.Block) *facts {
 			reads, writes := locals(stmt)
 			for _, l := range append(reads, writes...) {
 				highest = max(highest, l)
+			}
+			for _, l := range reads {
+				s.uses[register{i, l}]++
 			}
 			switch stmt := stmt.(type) {
 			case *ir.SetAddStmt:

@@ -92,6 +92,7 @@ type Program struct {
 	capabilities *ast.Capabilities
 	contextual   bool // a built-in wants more than its operands
 	reads        Reads
+	lasting      lasting
 	machines     sync.Pool
 }
 
@@ -125,7 +126,7 @@ type Evaluation struct {
 // Eval runs the query and returns its results.
 func (p *Program) Eval(e Evaluation) ([]*ast.Term, error) {
 	m := p.machine()
-	err := m.run(&e)
+	err := m.run(e)
 	results := append([]*ast.Term(nil), m.results...)
 	m.end()
 	p.machines.Put(m)
@@ -136,7 +137,7 @@ func (p *Program) Eval(e Evaluation) ([]*ast.Term, error) {
 // which is not what queries for one document have, it is the last.
 func (p *Program) Value(e Evaluation) (*ast.Term, error) {
 	m := p.machine()
-	err := m.run(&e)
+	err := m.run(e)
 	var result *ast.Term
 	if n := len(m.results); n > 0 && err == nil {
 		result = m.results[n-1]

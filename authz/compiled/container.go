@@ -39,6 +39,11 @@ func (b *body) make(list []ir.Stmt, e env) (int, []step) {
 		}
 		return n, steps
 	}
+	if !b.plainly {
+		if n, steps := b.record(list, e); n > 0 {
+			return n, steps
+		}
+	}
 	delete(e, l)
 	b.register(l)
 	return 1, []step{func(_ *machine, f []*ast.Term) code {

@@ -41,7 +41,7 @@ func (c code) outer() code {
 // machine is the state of one evaluation. Machines are pooled.
 type machine struct {
 	program  *Program
-	e        *Evaluation
+	e        Evaluation
 	world    *world
 	own      world // the world in which evaluations begin
 	stack    []*ast.Term
@@ -81,7 +81,7 @@ func newMachine(p *Program) *machine {
 	return m
 }
 
-func (m *machine) run(e *Evaluation) error {
+func (m *machine) run(e Evaluation) error {
 	m.e = e
 	m.own.input, m.own.data = e.Input, m.program.data
 	m.world = &m.own
@@ -112,7 +112,7 @@ func (m *machine) end() {
 	clear(m.results[:cap(m.results)])
 	m.answers, m.results = m.answers[:0], m.results[:0]
 	m.own.input, m.own.data = nil, nil
-	m.e, m.world, m.err, m.top = nil, nil, nil, 0
+	m.e, m.world, m.err, m.top = Evaluation{}, nil, nil, 0
 	if m.program.contextual {
 		m.context = topdown.BuiltinContext{}
 	}
