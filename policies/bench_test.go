@@ -70,6 +70,32 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
+// What a decision allocates is bounded: its id, its reasons and the parts of the
+// input that the rules read.
+func TestDecisionAllocatesLittle(t *testing.T) {
+	e := authz.NewEngine(authz.Options{Recheck: -1})
+	if _, err := policies.Open(t.Context(), policies.Options{Engine: e}); err != nil {
+		t.Fatal(err)
+	}
+	subject, err := authz.NewSubject(authz.Identity{
+		Type: authz.TypeUser, ID: "u1", Credential: authz.CredentialAPIKey, Roles: []string{"user", "admin"},
+		User: &authz.UserFacts{ID: "u1", Name: "ann"},
+		Key:  &authz.KeyFacts{ID: "k1", Name: "System", Permissions: authz.Permissions{"user": {"list"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := authz.Request{Subject: subject, Action: authz.Action{Name: "list"}, Resource: authz.Resource{Type: "user"}}
+	const most = 20 // 12, and some for what the race detector has pools forget
+	if n := testing.AllocsPerRun(200, func() {
+		if d, err := e.Decide(context.Background(), r); err != nil || !d.Allow {
+			t.Fatal(d, err)
+		}
+	}); n > most {
+		t.Errorf("%v allocations, want at most %d", n, most)
+	}
+}
+
 func prepared(b *testing.B) rego.PreparedEvalQuery {
 	bundle, err := policies.Load(nil, nil)
 	if err != nil {

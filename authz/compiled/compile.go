@@ -155,9 +155,21 @@ func (c *compiler) function(fn *function, f *ir.Func) {
 		fn.blocks = nil
 		for i, block := range list {
 			b.number = i
+			if s.early && takes(block, s.shared) {
+				continue // the value of a rule was returned at once
+			}
 			fn.blocks = append(fn.blocks, b.block(block, env{}, 1))
 		}
 	}
+}
+
+// takes reports whether block takes over the value of one rule as the result.
+func takes(block *ir.Block, value ir.Local) bool {
+	if len(block.Stmts) == 0 {
+		return false
+	}
+	first, ok := block.Stmts[0].(*ir.IsDefinedStmt)
+	return ok && first.Source == value
 }
 
 // bodies returns the blocks of f, those of a chain of elses one by one: nothing
@@ -195,10 +207,12 @@ type facts struct {
 	// early says that all rules have the same constant value: the first that holds
 	// is the result, as it is for topdown.
 	early bool
+	// idle says that nobody looks at the register for the value of one rule.
+	idle bool
 }
 
 func survey(f *ir.Func, list []*ir.Block) *facts {
-	s := &facts{result: f.Return, early: true, fills: map[register]int{}, uses: map[register]int{}, dotted: map[register]bool{}, foreign: map[register]bool{}}
+	s := &facts{result: f.Return, early: true, idle: true, fills: map[register]int{}, uses: map[register]int{}, dotted: map[register]bool{}, foreign: map[register]bool{}}
 	s.shared = f.Return
 	for _, p := range f.Params {
 		s.shared = max(s.shared, p)
@@ -213,6 +227,7 @@ func survey(f *ir.Func, list []*ir.Block) *facts {
 				highest = max(highest, l)
 			}
 			for _, l := range reads {
+				s.idle = s.idle && l != s.shared
 				s.uses[register{i, l}]++
 			}
 			switch stmt := stmt.(type) {
