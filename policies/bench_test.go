@@ -14,9 +14,14 @@ import (
 
 // What one decision of the built-in rules costs.
 func BenchmarkDecide(b *testing.B) {
-	e := authz.NewEngine(authz.Options{})
-	if _, err := policies.Open(b.Context(), policies.Options{Engine: e}); err != nil {
-		b.Fatal(err)
+	engines := map[string]*authz.Engine{
+		"compiled": authz.NewEngine(authz.Options{}),
+		"topdown":  authz.NewEngine(authz.Options{Topdown: true}), // OPA's evaluator, with all that its public API offers
+	}
+	for _, e := range engines {
+		if _, err := policies.Open(b.Context(), policies.Options{Engine: e}); err != nil {
+			b.Fatal(err)
+		}
 	}
 	ann := authz.Identity{
 		Type: authz.TypeUser, ID: "u1", Credential: authz.CredentialSession, Roles: []string{"user", "admin"},
@@ -58,15 +63,17 @@ func BenchmarkDecide(b *testing.B) {
 				}
 			}
 		})
-		b.Run(bm.name+"/engine", func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				d, err := e.Decide(context.Background(), bm.what)
-				if err != nil || d.Allow != bm.allow {
-					b.Fatalf("got %+v, %v", d, err)
+		for _, way := range []string{"topdown", "compiled"} {
+			b.Run(bm.name+"/"+way, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					d, err := engines[way].Decide(context.Background(), bm.what)
+					if err != nil || d.Allow != bm.allow {
+						b.Fatalf("got %+v, %v", d, err)
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 }
 

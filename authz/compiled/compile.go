@@ -103,6 +103,7 @@ type slot struct {
 	parent int // -1: the input itself
 	name   string
 	key    *ast.Term
+	path   []*ast.Term
 }
 
 // directory finds functions by path.
@@ -458,7 +459,12 @@ func (c *compiler) slot(parent int, name string) int {
 	if !ok {
 		i = len(c.program.slots)
 		c.slots[id] = i
-		c.program.slots = append(c.program.slots, slot{parent: parent, name: name, key: ast.StringTerm(name)})
+		key := ast.StringTerm(name)
+		path := []*ast.Term{key}
+		if parent >= 0 {
+			path = append(slices.Clone(c.program.slots[parent].path), key)
+		}
+		c.program.slots = append(c.program.slots, slot{parent: parent, name: name, key: key, path: path})
 	}
 	return i
 }

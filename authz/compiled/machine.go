@@ -198,16 +198,15 @@ func (m *machine) slot(i int) *ast.Term {
 func (m *machine) look(i int) *ast.Term {
 	w, s := m.world, &m.program.slots[i]
 	var t *ast.Term
-	switch {
-	case w.input == nil:
-	case s.parent < 0:
-		t = w.input.Part(s.key)
-	default:
-		parent, known := &m.program.slots[s.parent], w.slots[s.parent]
-		if known == nil && parent.parent < 0 {
-			t = w.input.Member(parent.key, s.key)
-		} else if p := m.slot(s.parent); p != nil {
-			t = p.Get(s.key)
+	if w.input != nil {
+		known := false
+		if s.parent < 0 || w.slots[s.parent] == nil {
+			t, known = w.input.Find(s.path)
+		}
+		if !known && s.parent >= 0 {
+			if parent := m.slot(s.parent); parent != nil {
+				t = parent.Get(s.key)
+			}
 		}
 	}
 	if t == nil {
