@@ -2,6 +2,7 @@ package authz_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -404,5 +405,67 @@ func TestCompiledPoliciesAreShared(t *testing.T) {
 	all.Wait()
 	if _, disagreed := e.Rechecks(); disagreed != 0 {
 		t.Errorf("%d disagreements", disagreed)
+	}
+}
+
+// However little of the input a policy reads, it reads what the whole has.
+func TestPartsOfTheInputAreThoseOfTheWhole(t *testing.T) {
+	paths := []string{"input.principal", "input.principal.id", "input.principal.roles[0]", "input.principal.user.attributes.plan", "input.principal.nothing.at.all",
+		"input.action", "input.action.name", "input.action.properties", "input.action.properties.x", "input.action.properties.x.y", "input.action.other",
+		"input.resource", "input.resource.type", "input.resource.id", "input.resource.known", "input.resource.properties", "input.resource.properties.x",
+		"input.resource.properties.x.y", "input.resource.properties.x.y.z", "input.resource.properties.absent", "input.resource.other",
+		"input.context", "input.context.time", "input.context.ip", "input.context.x", "input.context.x.y", "input.nothing", "input.nothing.at.all", "input"}
+	ann := subject(t, authz.Identity{
+		Type: authz.TypeUser, ID: "u1", Credential: authz.CredentialSession, Roles: []string{"admin"},
+		User: &authz.UserFacts{ID: "u1", Attributes: map[string]any{"plan": "gold"}}, Session: &authz.SessionFacts{ID: "s1"},
+	})
+	maps := []map[string]any{
+		nil, {}, {"x": 1}, {"x": nil}, {"x": map[string]any{"y": "z"}}, {"x": map[string]any{"y": map[string]any{"z": []any{1, 2.5, true}}}},
+		{"x": json.Number("12345678901234567890")}, {"x": []string{"y"}}, {"x": struct{ Y int }{1}}, {"x": map[string]string{"y": "z"}},
+	}
+	ctx := authz.WithFacts(t.Context(), &authz.Facts{IP: "192.0.2.1", Method: "GET"})
+	for i := range paths {
+		for j := range paths {
+			src := minimal(`decision := {"allow": true, "reasons": [{"code": "ok", "message": "ok"}], "context": {"first": first, "second": second}}
+default first := "undefined"
+first := ` + paths[i] + `
+default second := "undefined"
+second := ` + paths[j])
+			p, e := compile(t, src), authz.NewEngine(authz.Options{Recheck: 1, Clock: func() time.Time { return time.Unix(1788264000, 0) }})
+			if why := p.Analysis().Refused; why != "" {
+				t.Fatal(why)
+			}
+			e.Swap(p)
+			n := uint64(0)
+			for k, m := range maps {
+				// The first reads of one map are not those of another.
+				if (i+j+k)%3 != 0 {
+					continue
+				}
+				n++
+				r := authz.Request{
+					Subject: ann, Context: m, Described: true,
+					Action: authz.Action{Name: "read", Properties: m}, Resource: authz.Resource{Type: "document", ID: []string{"", "d1"}[k%2], Known: k%2 == 0, Properties: m},
+				}
+				if d, err := e.Decide(ctx, r); err != nil || !d.Allow {
+					t.Fatalf("%s, %s of %v: got %v, %v", paths[i], paths[j], m, d.Reasons, err)
+				}
+			}
+			if checked, disagreed := e.Rechecks(); checked != n || disagreed != 0 {
+				t.Errorf("%s, %s: %d of %d decisions disagree", paths[i], paths[j], disagreed, checked)
+			}
+		}
+	}
+}
+
+// A request that cannot be put to a policy is denied, whatever the policy reads.
+func TestWhatIsNoJSONIsDeniedThoughNobodyReadsIt(t *testing.T) {
+	odd := map[string]any{"x": make(chan int)}
+	for name, r := range map[string]authz.Request{
+		"action": {Action: authz.Action{Properties: odd}}, "resource": {Resource: authz.Resource{Properties: odd}}, "context": {Context: odd},
+	} {
+		if d := decide(t, engine(t, minimal(allowAll), authz.Options{}), r); d.Allow || d.Reasons[0].Code != authz.CodePolicyError {
+			t.Errorf("%s: got %v, %v", name, d.Allow, d.Reasons)
+		}
 	}
 }

@@ -123,7 +123,7 @@ func (m *machine) fail(err error) code {
 	return failed
 }
 
-// step reports whether the evaluation has to end.
+// cancelled reports whether the evaluation has to end.
 func (m *machine) cancelled() bool { return m.e.Cancel != nil && m.e.Cancel.Cancelled() }
 
 func (m *machine) cancel() code { return m.fail(&topdown.Error{Code: topdown.CancelErr}) }
