@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -272,7 +273,7 @@ func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, 
 	}
 	v, err := e.evaluate(ctx, p, decisionRule, in, d.Time, nd)
 	if err == nil {
-		err = read(&d, v)
+		err = p.read(&d, v)
 	}
 	switch {
 	case errors.Is(err, errDeadline):
@@ -314,6 +315,31 @@ func refuse(d Decision, code, message string) Decision {
 	d.Allow, d.Context = false, nil
 	d.Reasons = []Reason{{Code: code, Message: message}}
 	return d
+}
+
+// read fills d from the policy's answer. Most answers are the same few objects.
+func (p *Policy) read(d *Decision, v ast.Value) error {
+	doc, ok := v.(ast.Object)
+	if !ok {
+		return read(d, v)
+	}
+	if before, ok := p.answers.Load(doc); ok {
+		before := before.(*Decision)
+		d.Allow, d.Reasons = before.Allow, slices.Clone(before.Reasons)
+		return nil
+	}
+	if err := read(d, v); err != nil {
+		return err
+	}
+	if program := p.programs.decision; program != nil && program.Lasts(doc) && fixed(d) {
+		p.answers.Store(doc, &Decision{Allow: d.Allow, Reasons: slices.Clone(d.Reasons)})
+	}
+	return nil
+}
+
+// fixed reports whether d has no maps, which its readers could change.
+func fixed(d *Decision) bool {
+	return d.Context == nil && !slices.ContainsFunc(d.Reasons, func(r Reason) bool { return r.Details != nil })
 }
 
 // read fills d from the policy's answer, which must be exactly a decision.

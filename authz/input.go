@@ -114,74 +114,110 @@ func sure(doc map[string]any) *ast.Term {
 	return t
 }
 
-// Part implements [compiled.Input].
-func (q *question) Part(key *ast.Term) *ast.Term {
-	switch name(key) {
+// Find implements [compiled.Input].
+func (q *question) Find(path []*ast.Term) (*ast.Term, bool) {
+	switch name(path[0]) {
 	case "principal":
-		return q.subject
-	case "action":
-		return ast.ObjectTerm(
-			[2]*ast.Term{nameKey, ast.StringTerm(q.request.Action.Name)},
-			[2]*ast.Term{propertiesKey, q.action.of(q.request.Action.Properties)},
-		)
-	case "resource":
-		resource := make([][2]*ast.Term, 0, 4)
-		for _, key := range []*ast.Term{typeKey, idKey, propertiesKey, knownKey} {
-			if t := q.Member(resourceKey, key); t != nil {
-				resource = append(resource, [2]*ast.Term{key, t})
+		t := q.subject
+		for _, key := range path[1:] {
+			if t = t.Get(key); t == nil {
+				break
 			}
 		}
-		return ast.ObjectTerm(resource...)
-	case "context":
-		if q.about == nil {
-			q.about = sure(q.request.About(q.facts, q.now))
+		return t, true
+	case "action":
+		switch len(path) {
+		case 1:
+			return q.actionTerm(), true
+		case 2:
+			return q.actionMember(path[1]), true
+		case 3:
+			if path[1].Equal(propertiesKey) {
+				return q.action.member(q.request.Action.Properties, path[2])
+			}
 		}
-		return q.about
+	case "resource":
+		switch len(path) {
+		case 1:
+			return q.resourceTerm(), true
+		case 2:
+			return q.resourceMember(path[1]), true
+		case 3:
+			if path[1].Equal(propertiesKey) {
+				return q.resource.member(q.request.Resource.Properties, path[2])
+			}
+		}
+	case "context":
+		if len(path) == 1 {
+			return q.context(), true
+		}
+	default:
+		return nil, true
+	}
+	return nil, false
+}
+
+func (q *question) actionMember(key *ast.Term) *ast.Term {
+	switch name(key) {
+	case "name":
+		return ast.StringTerm(q.request.Action.Name)
+	case "properties":
+		return q.action.of(q.request.Action.Properties)
 	}
 	return nil
 }
 
-// Member implements [compiled.Input].
-func (q *question) Member(part, key *ast.Term) *ast.Term {
-	switch name(part) {
-	case "action":
-		switch name(key) {
-		case "name":
-			return ast.StringTerm(q.request.Action.Name)
-		case "properties":
-			return q.action.of(q.request.Action.Properties)
+func (q *question) resourceMember(key *ast.Term) *ast.Term {
+	switch r := q.request.Resource; name(key) {
+	case "type":
+		return ast.StringTerm(r.Type)
+	case "id":
+		if r.ID != "" {
+			return ast.StringTerm(r.ID)
 		}
-	case "resource":
-		switch r := q.request.Resource; name(key) {
-		case "type":
-			return ast.StringTerm(r.Type)
-		case "id":
-			if r.ID != "" {
-				return ast.StringTerm(r.ID)
-			}
-		case "properties":
-			return q.resource.of(r.Properties)
-		case "known":
-			if r.Known {
-				return yes
-			}
-		}
-	default:
-		if t := q.Part(part); t != nil {
-			return t.Get(key)
+	case "properties":
+		return q.resource.of(r.Properties)
+	case "known":
+		if r.Known {
+			return yes
 		}
 	}
 	return nil
+}
+
+func (q *question) actionTerm() *ast.Term { return members(q.actionMember, nameKey, propertiesKey) }
+
+func (q *question) resourceTerm() *ast.Term {
+	return members(q.resourceMember, typeKey, idKey, propertiesKey, knownKey)
+}
+
+func (q *question) context() *ast.Term {
+	if q.about == nil {
+		q.about = sure(q.request.About(q.facts, q.now))
+	}
+	return q.about
+}
+
+// members makes an object of the members that there are.
+func members(of func(key *ast.Term) *ast.Term, keys ...*ast.Term) *ast.Term {
+	all := make([][2]*ast.Term, 0, len(keys))
+	for _, key := range keys {
+		if t := of(key); t != nil {
+			all = append(all, [2]*ast.Term{key, t})
+		}
+	}
+	return ast.ObjectTerm(all...)
 }
 
 // Document implements [compiled.Input].
 func (q *question) Document() *ast.Term {
 	if q.document == nil {
-		parts := make([][2]*ast.Term, 0, 4)
-		for _, key := range []*ast.Term{principalKey, actionKey, resourceKey, contextKey} {
-			parts = append(parts, [2]*ast.Term{key, q.Part(key)})
-		}
-		q.document = ast.ObjectTerm(parts...)
+		q.document = ast.ObjectTerm(
+			[2]*ast.Term{principalKey, q.subject},
+			[2]*ast.Term{actionKey, q.actionTerm()},
+			[2]*ast.Term{resourceKey, q.resourceTerm()},
+			[2]*ast.Term{contextKey, q.context()},
+		)
 	}
 	return q.document
 }
@@ -199,4 +235,20 @@ func (p *properties) of(m map[string]any) *ast.Term {
 		p.term = sure(m)
 	}
 	return p.term
+}
+
+// member returns one member of m. It is not known if all of m is there already.
+func (p *properties) member(m map[string]any, key *ast.Term) (t *ast.Term, known bool) {
+	if p.term != nil {
+		return nil, false
+	}
+	v, ok := m[name(key)]
+	if !ok {
+		return nil, true
+	}
+	value, err := ast.InterfaceToValue(v)
+	if err != nil {
+		panic(err) // as in sure
+	}
+	return ast.NewTerm(value), true
 }

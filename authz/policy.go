@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -45,6 +46,9 @@ type Policy struct {
 	reflexive, lossy bool // see careless
 	disputable       bool // see there
 	nondeterministic bool // uses built-ins whose answer is not always the same
+
+	// answers are the decisions that objects were read as which the program keeps.
+	answers sync.Map // ast.Object → Decision
 }
 
 // Revision is that of the source.

@@ -17,9 +17,14 @@ import (
 
 // What one decision of the built-in rules costs.
 func BenchmarkDecide(b *testing.B) {
-	e := authz.NewEngine(authz.Options{})
-	if _, err := policies.Open(b.Context(), policies.Options{Engine: e}); err != nil {
-		b.Fatal(err)
+	engines := map[string]*authz.Engine{
+		"compiled": authz.NewEngine(authz.Options{}),
+		"topdown":  authz.NewEngine(authz.Options{Topdown: true}), // OPA's evaluator, with all that its public API offers
+	}
+	for _, e := range engines {
+		if _, err := policies.Open(b.Context(), policies.Options{Engine: e}); err != nil {
+			b.Fatal(err)
+		}
 	}
 	ann := authz.Identity{
 		Type: authz.TypeUser, ID: "u1", Credential: authz.CredentialSession, Roles: []string{"user", "admin"},
@@ -61,15 +66,43 @@ func BenchmarkDecide(b *testing.B) {
 				}
 			}
 		})
-		b.Run(bm.name+"/engine", func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				d, err := e.Decide(context.Background(), bm.what)
-				if err != nil || d.Allow != bm.allow {
-					b.Fatalf("got %+v, %v", d, err)
+		for _, way := range []string{"topdown", "compiled"} {
+			b.Run(bm.name+"/"+way, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					d, err := engines[way].Decide(context.Background(), bm.what)
+					if err != nil || d.Allow != bm.allow {
+						b.Fatalf("got %+v, %v", d, err)
+					}
 				}
-			}
-		})
+			})
+		}
+	}
+}
+
+// What a decision allocates is bounded: its id, its reasons and the parts of the
+// input that the rules read.
+func TestDecisionAllocatesLittle(t *testing.T) {
+	e := authz.NewEngine(authz.Options{Recheck: -1})
+	if _, err := policies.Open(t.Context(), policies.Options{Engine: e}); err != nil {
+		t.Fatal(err)
+	}
+	subject, err := authz.NewSubject(authz.Identity{
+		Type: authz.TypeUser, ID: "u1", Credential: authz.CredentialAPIKey, Roles: []string{"user", "admin"},
+		User: &authz.UserFacts{ID: "u1", Name: "ann"},
+		Key:  &authz.KeyFacts{ID: "k1", Name: "System", Permissions: authz.Permissions{"user": {"list"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := authz.Request{Subject: subject, Action: authz.Action{Name: "list"}, Resource: authz.Resource{Type: "user"}}
+	const most = 20 // 12, and some for what the race detector has pools forget
+	if n := testing.AllocsPerRun(200, func() {
+		if d, err := e.Decide(context.Background(), r); err != nil || !d.Allow {
+			t.Fatal(d, err)
+		}
+	}); n > most {
+		t.Errorf("%v allocations, want at most %d", n, most)
 	}
 }
 

@@ -180,7 +180,7 @@ func fits(files map[string]string) error {
 		total += len(name) + len(text)
 	}
 	if len(files) > MaxFiles || total > MaxBytes {
-		return &RefusedError{StepCheck, []error{tooMuch()}}
+		return &RefusedError{Step: StepCheck, Mistakes: []error{tooMuch()}}
 	}
 	return nil
 }

@@ -13,6 +13,8 @@ type body struct {
 	number int               // of the body at work
 	needed map[register]bool // somebody reads the register itself
 	final  bool              // the first pass only finds out what is needed
+	// plainly has containers made as the plan says.
+	plainly bool
 }
 
 // kind says where an operand is.
@@ -237,6 +239,9 @@ func (b *body) stmt(list []ir.Stmt, e env, levels int) (int, []step) {
 		return 1, b.constant(s.Target, ast.InternedNullTerm, e)
 	case *ir.ResetLocalStmt:
 		delete(e, s.Target)
+		if s.Target == b.shared && (b.early || b.idle) {
+			return 1, nil
+		}
 		i := b.register(s.Target).i
 		return 1, []step{func(_ *machine, f []*ast.Term) code {
 			f[i] = nil
@@ -296,6 +301,7 @@ func (b *body) blocks(s *ir.BlockStmt, e env, levels int) step {
 // constant notes that l is t.
 func (b *body) constant(l ir.Local, t *ast.Term, e env) []step {
 	e[l] = known{kind: constant, term: t}
+	b.program.lasting.constants[t] = struct{}{}
 	if !b.keeps(l) {
 		return nil
 	}
@@ -368,6 +374,12 @@ func (b *body) is(o ir.Operand, e env, test func(ast.Value) bool) []step {
 
 // defined compiles the question whether l is (want), or is not, defined.
 func (b *body) defined(l ir.Local, e env, want bool) []step {
+	if l == b.shared && b.early {
+		if !want {
+			return nil
+		}
+		return []step{never}
+	}
 	if l == ir.Data || e[l].kind != nothing {
 		if want {
 			return nil

@@ -37,10 +37,14 @@ func Compile(plan *ir.Policy, o Options) (p *Program, err error) {
 	if c.program.data == nil {
 		c.program.data = ast.ObjectTerm()
 	}
+	c.program.lasting.constants = map[*ast.Term]struct{}{
+		emptyArray: {}, emptyObject: {}, emptySet: {}, ast.InternedTerm(true): {}, ast.InternedTerm(false): {},
+	}
 	if plan.Static != nil {
 		for _, s := range plan.Static.Strings {
 			c.strings = append(c.strings, s.Value)
 			c.terms = append(c.terms, ast.StringTerm(s.Value))
+			c.program.lasting.constants[c.terms[len(c.terms)-1]] = struct{}{}
 		}
 		for _, s := range plan.Static.Files {
 			c.files = append(c.files, s.Value)
@@ -99,6 +103,7 @@ type slot struct {
 	parent int // -1: the input itself
 	name   string
 	key    *ast.Term
+	path   []*ast.Term
 }
 
 // directory finds functions by path.
@@ -151,9 +156,21 @@ func (c *compiler) function(fn *function, f *ir.Func) {
 		fn.blocks = nil
 		for i, block := range list {
 			b.number = i
+			if s.early && takes(block, s.shared) {
+				continue // the value of a rule was returned at once
+			}
 			fn.blocks = append(fn.blocks, b.block(block, env{}, 1))
 		}
 	}
+}
+
+// takes reports whether block takes over the value of one rule as the result.
+func takes(block *ir.Block, value ir.Local) bool {
+	if len(block.Stmts) == 0 {
+		return false
+	}
+	first, ok := block.Stmts[0].(*ir.IsDefinedStmt)
+	return ok && first.Source == value
 }
 
 // bodies returns the blocks of f, those of a chain of elses one by one: nothing
@@ -185,15 +202,18 @@ type facts struct {
 	result    ir.Local
 	shared    ir.Local          // registers up to this one are the same in all blocks
 	fills     map[register]int  // how many statements put something into a container
+	uses      map[register]int  // how many read a register in another way
 	dotted    map[register]bool // is the target of a look-up
 	foreign   map[register]bool // is assigned by anything but a look-up or the making of a container
 	// early says that all rules have the same constant value: the first that holds
 	// is the result, as it is for topdown.
 	early bool
+	// idle says that nobody looks at the register for the value of one rule.
+	idle bool
 }
 
 func survey(f *ir.Func, list []*ir.Block) *facts {
-	s := &facts{result: f.Return, early: true, fills: map[register]int{}, dotted: map[register]bool{}, foreign: map[register]bool{}}
+	s := &facts{result: f.Return, early: true, idle: true, fills: map[register]int{}, uses: map[register]int{}, dotted: map[register]bool{}, foreign: map[register]bool{}}
 	s.shared = f.Return
 	for _, p := range f.Params {
 		s.shared = max(s.shared, p)
@@ -206,6 +226,10 @@ func survey(f *ir.Func, list []*ir.Block) *facts {
 			reads, writes := locals(stmt)
 			for _, l := range append(reads, writes...) {
 				highest = max(highest, l)
+			}
+			for _, l := range reads {
+				s.idle = s.idle && l != s.shared
+				s.uses[register{i, l}]++
 			}
 			switch stmt := stmt.(type) {
 			case *ir.SetAddStmt:
@@ -435,7 +459,12 @@ func (c *compiler) slot(parent int, name string) int {
 	if !ok {
 		i = len(c.program.slots)
 		c.slots[id] = i
-		c.program.slots = append(c.program.slots, slot{parent: parent, name: name, key: ast.StringTerm(name)})
+		key := ast.StringTerm(name)
+		path := []*ast.Term{key}
+		if parent >= 0 {
+			path = append(slices.Clone(c.program.slots[parent].path), key)
+		}
+		c.program.slots = append(c.program.slots, slot{parent: parent, name: name, key: key, path: path})
 	}
 	return i
 }

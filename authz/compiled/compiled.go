@@ -45,14 +45,12 @@ func (r *Refusal) Error() string { return r.Reason }
 // something else: topdown has to be asked.
 var ErrUnsure = errors.New("only topdown can tell")
 
-// Input is the input document. Parts that nobody reads need not be built. Keys
-// are strings.
+// Input is the input document. What nobody reads of it need not be built.
 type Input interface {
-	// Part returns input[key], nil if there is none.
-	Part(key *ast.Term) *ast.Term
-	// Member returns input[part][key], nil if there is none. It is asked instead
-	// of Part as long as no more of the part is needed.
-	Member(part, key *ast.Term) *ast.Term
+	// Find returns what is at a path of strings, nil if there is nothing. The
+	// answer is known for paths of one element; for longer ones it may not be,
+	// and then the path without its last element is asked for.
+	Find(path []*ast.Term) (t *ast.Term, known bool)
 	// Document returns the whole, nil if there is no input.
 	Document() *ast.Term
 }
@@ -60,16 +58,16 @@ type Input interface {
 // Document is an Input that is there already.
 type Document struct{ Term *ast.Term }
 
-// Part implements [Input].
-func (d Document) Part(key *ast.Term) *ast.Term {
-	if d.Term == nil {
-		return nil
+// Find implements [Input].
+func (d Document) Find(path []*ast.Term) (*ast.Term, bool) {
+	if len(path) != 1 {
+		return nil, false
 	}
-	return d.Term.Get(key)
+	if d.Term == nil {
+		return nil, true
+	}
+	return d.Term.Get(path[0]), true
 }
-
-// Member implements [Input].
-func (d Document) Member(part, key *ast.Term) *ast.Term { return Document{d.Part(part)}.Part(key) }
 
 // Document implements [Input].
 func (d Document) Document() *ast.Term { return d.Term }
@@ -92,6 +90,7 @@ type Program struct {
 	capabilities *ast.Capabilities
 	contextual   bool // a built-in wants more than its operands
 	reads        Reads
+	lasting      lasting
 	machines     sync.Pool
 }
 
@@ -125,7 +124,7 @@ type Evaluation struct {
 // Eval runs the query and returns its results.
 func (p *Program) Eval(e Evaluation) ([]*ast.Term, error) {
 	m := p.machine()
-	err := m.run(&e)
+	err := m.run(e)
 	results := append([]*ast.Term(nil), m.results...)
 	m.end()
 	p.machines.Put(m)
@@ -136,7 +135,7 @@ func (p *Program) Eval(e Evaluation) ([]*ast.Term, error) {
 // which is not what queries for one document have, it is the last.
 func (p *Program) Value(e Evaluation) (*ast.Term, error) {
 	m := p.machine()
-	err := m.run(&e)
+	err := m.run(e)
 	var result *ast.Term
 	if n := len(m.results); n > 0 && err == nil {
 		result = m.results[n-1]

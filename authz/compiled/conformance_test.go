@@ -61,6 +61,9 @@ func init() {
 	})
 }
 
+// answered is how many of the corpus' 2,400 cases are not left to topdown.
+const answered = 2390
+
 // Each case of OPA's corpus is answered right or not at all.
 func TestCorpusHasNoWrongAnswer(t *testing.T) {
 	all := corpus(t)
@@ -84,8 +87,8 @@ func TestCorpusHasNoWrongAnswer(t *testing.T) {
 		t.Logf("refused %d: %s", n, reason)
 	}
 	t.Logf("%d of %d right", right, len(all))
-	if right*1000 < len(all)*980 {
-		t.Errorf("only %d of %d are answered", right, len(all))
+	if right < answered {
+		t.Errorf("only %d of %d are answered, %d were", right, len(all), answered)
 	}
 }
 

@@ -29,7 +29,7 @@ func made(stmt ir.Stmt) (l ir.Local, empty *ast.Term, ok bool) {
 // right there and nowhere else, is a constant itself.
 func (b *body) make(list []ir.Stmt, e env) (int, []step) {
 	l, empty, _ := made(list[0])
-	if n, t := b.result1(list, l, e); n > 0 {
+	if n, t := b.single(list, l, e); n > 0 {
 		return n, t
 	}
 	if n, known := b.literal(list, e); n > 0 {
@@ -38,6 +38,11 @@ func (b *body) make(list []ir.Stmt, e env) (int, []step) {
 			steps = append(steps, b.constant(item.l, item.t, e)...)
 		}
 		return n, steps
+	}
+	if !b.plainly {
+		if n, steps := b.record(list, e); n > 0 {
+			return n, steps
+		}
 	}
 	delete(e, l)
 	b.register(l)
@@ -162,9 +167,9 @@ func seal(v ast.Value) {
 	}
 }
 
-// result1 compiles the end of a query for one variable: its value is the result,
+// single compiles the end of a query for one variable: its value is the result,
 // without an object around it.
-func (b *body) result1(list []ir.Stmt, l ir.Local, e env) (int, []step) {
+func (b *body) single(list []ir.Stmt, l ir.Local, e env) (int, []step) {
 	if b.options.Result == "" || len(list) < 3 {
 		return 0, nil
 	}

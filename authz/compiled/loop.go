@@ -44,27 +44,28 @@ func (b *body) scan(s *ir.ScanStmt, e env) step {
 		if t == nil { // an input that there is not
 			return undefined
 		}
-		c := next
 		switch v := t.Value.(type) {
 		case *ast.Array:
 			for i := range v.Len() {
-				if c = each(m, f, ast.InternedTerm(i), v.Elem(i)); c != next {
+				if c := each(m, f, ast.InternedTerm(i), v.Elem(i)); c != next {
 					return c
 				}
 			}
 		case ast.Set:
 			for _, t := range v.Slice() {
-				if c = each(m, f, t, t); c != next {
+				if c := each(m, f, t, t); c != next {
 					return c
 				}
 			}
 		case ast.Object:
+			c := next
 			v.Until(func(k, t *ast.Term) bool {
 				c = each(m, f, k, t)
 				return c != next
 			})
+			return c
 		}
-		return c
+		return next
 	}
 }
 

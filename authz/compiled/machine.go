@@ -41,7 +41,7 @@ func (c code) outer() code {
 // machine is the state of one evaluation. Machines are pooled.
 type machine struct {
 	program  *Program
-	e        *Evaluation
+	e        Evaluation
 	world    *world
 	own      world // the world in which evaluations begin
 	stack    []*ast.Term
@@ -81,7 +81,7 @@ func newMachine(p *Program) *machine {
 	return m
 }
 
-func (m *machine) run(e *Evaluation) error {
+func (m *machine) run(e Evaluation) error {
 	m.e = e
 	m.own.input, m.own.data = e.Input, m.program.data
 	m.world = &m.own
@@ -112,7 +112,7 @@ func (m *machine) end() {
 	clear(m.results[:cap(m.results)])
 	m.answers, m.results = m.answers[:0], m.results[:0]
 	m.own.input, m.own.data = nil, nil
-	m.e, m.world, m.err, m.top = nil, nil, nil, 0
+	m.e, m.world, m.err, m.top = Evaluation{}, nil, nil, 0
 	if m.program.contextual {
 		m.context = topdown.BuiltinContext{}
 	}
@@ -123,7 +123,7 @@ func (m *machine) fail(err error) code {
 	return failed
 }
 
-// step reports whether the evaluation has to end.
+// cancelled reports whether the evaluation has to end.
 func (m *machine) cancelled() bool { return m.e.Cancel != nil && m.e.Cancel.Cancelled() }
 
 func (m *machine) cancel() code { return m.fail(&topdown.Error{Code: topdown.CancelErr}) }
@@ -198,16 +198,15 @@ func (m *machine) slot(i int) *ast.Term {
 func (m *machine) look(i int) *ast.Term {
 	w, s := m.world, &m.program.slots[i]
 	var t *ast.Term
-	switch {
-	case w.input == nil:
-	case s.parent < 0:
-		t = w.input.Part(s.key)
-	default:
-		parent, known := &m.program.slots[s.parent], w.slots[s.parent]
-		if known == nil && parent.parent < 0 {
-			t = w.input.Member(parent.key, s.key)
-		} else if p := m.slot(s.parent); p != nil {
-			t = p.Get(s.key)
+	if w.input != nil {
+		known := false
+		if s.parent < 0 || w.slots[s.parent] == nil {
+			t, known = w.input.Find(s.path)
+		}
+		if !known && s.parent >= 0 {
+			if parent := m.slot(s.parent); parent != nil {
+				t = parent.Get(s.key)
+			}
 		}
 	}
 	if t == nil {

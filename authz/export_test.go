@@ -1,0 +1,26 @@
+package authz
+
+import (
+	"context"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/ostiary/ostiary/authz/compiled"
+)
+
+// Both answers a rule about an input document by its program and by topdown.
+// sure is whether the program had an answer of its own.
+func (p *Policy) Both(ctx context.Context, rule string, document any, now time.Time) (fast, reference ast.Value, sure bool, err error) {
+	in := compiled.Document{Term: ast.NewTerm(ast.MustInterfaceToValue(document))}
+	deadline := time.Now().Add(time.Minute)
+	fast, sure, err = run(ctx, p.programs.of(rule), in, now, deadline, nil)
+	if err != nil {
+		return nil, nil, sure, err
+	}
+	reference, err = p.topdown.evaluate(ctx, rule, in, now, deadline, nil)
+	return fast, reference, sure, err
+}
+
+// DecideLike makes p's program that of another policy: a wrong one.
+func (p *Policy) DecideLike(other *Policy) { p.programs = other.programs }
