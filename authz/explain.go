@@ -23,6 +23,7 @@ type Explanation struct {
 	Unmet []Unmet
 	// Failure is why the policy gave no answer, with the place, or empty. The
 	// Decision is then the denial that follows. It can quote what the policy saw.
+	// It also says that there were too many steps to tell.
 	Failure string
 }
 
@@ -68,7 +69,7 @@ func (e *Engine) Explain(ctx context.Context, r Request) (Explanation, error) {
 	if err != nil {
 		return Explanation{}, err
 	}
-	x, err := p.explain(ctx, in.Document(), now, 10*e.deadline, Nondeterminism{})
+	x, err := p.explain(ctx, in.Document(), now, e.deadline, Nondeterminism{})
 	if err != nil {
 		return Explanation{}, err
 	}
@@ -85,7 +86,7 @@ func (p *Policy) Explain(ctx context.Context, document map[string]any, now time.
 	if err != nil {
 		return Explanation{}, fmt.Errorf("input: %w", err)
 	}
-	x, err := p.explain(ctx, ast.NewTerm(in), now, 10*time.Second, nd)
+	x, err := p.explain(ctx, ast.NewTerm(in), now, time.Second, nd)
 	if r, malformed := questionIn(document); err == nil && malformed == nil {
 		x.Decision = narrow(x.Decision, r)
 	}
@@ -120,20 +121,27 @@ func (p *Policy) Judge(document any) (func(ctx context.Context, now time.Time) e
 	}, nil
 }
 
-func (p *Policy) explain(ctx context.Context, in *ast.Term, now time.Time, most time.Duration, nd Nondeterminism) (Explanation, error) {
-	trace := topdown.NewBufferTracer()
-	limit := &limit{ctx: ctx, deadline: time.Now().Add(most)}
-	q := p.topdown.query(decisionRule, in, now).
-		WithCancel(limit).
-		WithQueryTracer(trace).
-		WithIndexing(false).
-		WithEarlyExit(false)
-	if nd.cache != nil {
-		q = q.WithNDBuiltinCache(nd.cache)
+// maxSteps bounds the trace of an explanation: anybody may ask for one.
+const maxSteps = 20_000
+
+func (p *Policy) explain(ctx context.Context, in *ast.Term, now time.Time, within time.Duration, nd Nondeterminism) (Explanation, error) {
+	limited := &limit{ctx: ctx, deadline: time.Now().Add(10 * within)} // a trace is slow
+	steps := &trace{events: topdown.NewBufferTracer(), limit: limited, most: maxSteps}
+	query := func(l *limit) *topdown.Query {
+		q := p.topdown.query(decisionRule, in, now).WithCancel(l)
+		if nd.cache != nil {
+			q = q.WithNDBuiltinCache(nd.cache)
+		}
+		return q
 	}
-	v, err := result(ctx, q)
+	v, err := result(ctx, query(limited).WithQueryTracer(steps).WithIndexing(false).WithEarlyExit(false))
+	if steps.over {
+		// The answer is then what it is without a trace.
+		limited = &limit{ctx: ctx, deadline: time.Now().Add(within)}
+		v, err = result(ctx, query(limited))
+	}
 	if topdown.IsCancel(err) {
-		err = limit.cause()
+		err = limited.cause()
 	}
 	if ctx.Err() != nil {
 		return Explanation{}, fmt.Errorf("explain: %w", ctx.Err())
@@ -148,8 +156,11 @@ func (p *Policy) explain(ctx context.Context, in *ast.Term, now time.Time, most 
 	case err != nil:
 		x.Decision, x.Failure = refuse(x.Decision, CodePolicyError, failedMessage), err.Error()
 	}
-	x.Fired, x.Failed = rules(*trace)
-	x.Unmet = unmet(*trace, in)
+	if steps.over && err == nil {
+		x.Failure = fmt.Sprintf("the evaluation has more than %d steps; only the first are told", maxSteps)
+	}
+	x.Fired, x.Failed = rules(*steps.events)
+	x.Unmet = unmet(*steps.events, in)
 	return x, nil
 }
 

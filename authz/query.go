@@ -259,7 +259,7 @@ func (e *Engine) evaluation(ctx context.Context, p *Policy, o QueryOptions) *eva
 		v.metrics = metrics.New()
 	}
 	if o.Explain != ExplainOff {
-		v.trace = &trace{events: topdown.NewBufferTracer(), limit: v.limit}
+		v.trace = &trace{events: topdown.NewBufferTracer(), limit: v.limit, most: maxEvents}
 	}
 	return v
 }
@@ -394,6 +394,7 @@ func (t *interpreter) prepare(ctx context.Context, path Path, strict bool, m met
 type trace struct {
 	events *topdown.BufferTracer
 	limit  *limit
+	most   int
 	over   bool
 }
 
@@ -401,7 +402,7 @@ func (t *trace) Enabled() bool               { return true }
 func (t *trace) Config() topdown.TraceConfig { return t.events.Config() }
 
 func (t *trace) TraceEvent(e topdown.Event) {
-	if len(*t.events) == maxEvents {
+	if len(*t.events) >= t.most {
 		t.over = true
 		t.limit.Cancel()
 		return

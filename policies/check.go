@@ -699,7 +699,8 @@ func (c *checker) depends(compiler *ast.Compiler, author map[string]*ast.Module)
 var contextTime = ast.MustParseRef("input.context.time")
 
 // Schemas returns JSON Schemas for editors, by file name: of the input, in the
-// form that OPA's type checker and the language servers that use it need.
+// form that OPA's type checker and the language servers that use it need, and of
+// the tables in a bundle's data, for those of YAML and JSON.
 func Schemas() (map[string][]byte, error) {
 	schema, err := typeSchema()
 	if err != nil {
@@ -709,5 +710,5 @@ func Schemas() (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string][]byte{"input.json": append(text, '\n')}, nil
+	return map[string][]byte{"input.json": append(text, '\n'), "data.json": slices.Clone(dataSchema)}, nil
 }

@@ -47,6 +47,11 @@ var builtin embed.FS
 //go:embed builtin/schemas/input.json
 var inputSchema []byte
 
+// dataSchema is for editors: [Load] says what is wrong with tables in better words.
+//
+//go:embed builtin/schemas/data.json
+var dataSchema []byte
+
 // InputSchema returns the JSON Schema of the input document that policies read.
 func InputSchema() []byte { return slices.Clone(inputSchema) }
 

@@ -3,6 +3,7 @@ package policies_test
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,9 +14,11 @@ import (
 	"github.com/ostiary/ostiary/policies"
 )
 
-func inputSchema(t *testing.T) *jsonschema.Schema {
+func inputSchema(t *testing.T) *jsonschema.Schema { return schemaOf(t, policies.InputSchema()) }
+
+func schemaOf(t *testing.T, text []byte) *jsonschema.Schema {
 	t.Helper()
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(policies.InputSchema()))
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,4 +159,53 @@ func plain(t *testing.T, v any) any {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// The schema of data, which editors have, and the tables that are read agree about
+// what is right.
+func TestDataSchemaIsWhatTablesAre(t *testing.T) {
+	schemas, err := policies.Schemas()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := schemaOf(t, schemas["data.json"])
+	for data, right := range map[string]bool{
+		`{}`: true,
+		`{"roles":{"editor":{"document":["read","*"]},"a:b c":{}},"self":{"user":["get"]},"actions":{"document":["read"]},"mine":[1]}`: true,
+		`{"settings":{"sign_up":false,"admin_roles":["admin"],"admin_user_ids":[],"default_role":"user"}}`:                             true,
+		`{"routes":[{"method":"*","pattern":"/*","permission":"public"},{"method":"GET","pattern":"/a/{b}","permission":"site:use"}]}`: true,
+		`{"ostiary":{}}`:                               false,
+		`{"permits":{}}`:                               false,
+		`{"roles":[]}`:                                 false,
+		`{"roles":{"a,b":{}}}`:                         false,
+		`{"roles":{" a":{}}}`:                          false,
+		`{"roles":{"":{}}}`:                            false,
+		`{"roles":{"a":{"document":"read"}}}`:          false,
+		`{"roles":{"a":{"document":[5]}}}`:             false,
+		`{"roles":{"a":{"document":[""]}}}`:            false,
+		`{"roles":{"a":{"":["read"]}}}`:                false,
+		`{"self":{"user":true}}`:                       false,
+		`{"actions":{"document":{}}}`:                  false,
+		`{"settings":{"signup":true}}`:                 false,
+		`{"settings":{"sign_up":"yes"}}`:               false,
+		`{"settings":{"default_role":""}}`:             false,
+		`{"settings":{"admin_roles":"admin"}}`:         false,
+		`{"routes":{}}`:                                false,
+		`{"routes":[{"method":"GET","pattern":"/a"}]}`: false,
+		`{"routes":[{"method":"get","pattern":"/a","permission":"public"}]}`:               false,
+		`{"routes":[{"method":"GET","pattern":"a","permission":"public"}]}`:                false,
+		`{"routes":[{"method":"GET","pattern":"/a","permission":"use"}]}`:                  false,
+		`{"routes":[{"method":"GET","pattern":"/a","permission":"public","note":"mine"}]}`: false,
+	} {
+		doc, err := jsonschema.UnmarshalJSON(strings.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Validate(doc); (err == nil) != right {
+			t.Errorf("schema of %s: got %v", data, err)
+		}
+		if _, err := policies.Load(folder("data.json", data), nil); (err == nil) != right {
+			t.Errorf("tables of %s: got %v", data, err)
+		}
+	}
 }

@@ -340,7 +340,7 @@ func (w *decisionWriter) explain(ctx context.Context, q authz.Request) explanati
 	}
 	x := explanation{Fired: e.Fired, Failed: e.Failed}
 	if e.Failure != "" {
-		x.Error = "the policy gave no answer" // how can quote what it saw
+		x.Error = "the policy gave no answer, or took too many steps" // its words can quote what it saw
 	}
 	return x
 }

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/ostiary/ostiary/policies"
@@ -112,9 +114,9 @@ func policySchemas() *cobra.Command {
 		if err := os.MkdirAll(out, 0o755); err != nil {
 			return err
 		}
-		for name, text := range schemas {
+		for _, name := range slices.Sorted(maps.Keys(schemas)) {
 			file := filepath.Join(out, name)
-			if err := os.WriteFile(file, text, 0o644); err != nil {
+			if err := os.WriteFile(file, schemas[name], 0o644); err != nil {
 				return err
 			}
 			if _, err := fmt.Fprintln(cmd.OutOrStdout(), file); err != nil {
@@ -123,6 +125,10 @@ func policySchemas() *cobra.Command {
 		}
 		return nil
 	})
+	cmd.Long = `Write the schemas that editors check policies with: input.json, of the input, for
+OPA and the language servers built on it, and data.json, of the tables in data.yaml
+or data.json, for those of YAML and JSON.`
+	cmd.Example = "  ostiary policy schemas --out schemas"
 	cmd.Flags().StringVar(&out, "out", "", "the folder to write to")
 	return cmd
 }

@@ -45,6 +45,13 @@ test_published_is_for_everybody_in_excerpts if {
 	d.context == {"excerpt": true}
 }
 
+test_published_ones_are_read_and_no_more if {
+	eve := person("u-eve", [])
+	decide(eve, "read", {"owner": "u-bob", "published": true}).allow
+	d := decide(eve, "write", {"owner": "u-bob", "published": true})
+	not d.allow
+}
+
 test_nobody_owns_what_has_no_owner if {
 	d := decide(anonymous, "read", {})
 	not d.allow
