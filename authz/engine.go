@@ -12,6 +12,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown/builtins"
+	otel "go.opentelemetry.io/otel/trace"
 )
 
 // Options configures an Engine. The zero value works.
@@ -23,6 +24,10 @@ type Options struct {
 	// where the request does not say that it is [Request.Described]. It must not
 	// change r's maps. While it fails there is no decision.
 	Describe func(ctx context.Context, r Resource, action string) (Resource, error)
+	// Tracer, if set, makes a span of each decision. TraceIDs puts the ids of
+	// principals and resources into it, which can be e-mail addresses.
+	Tracer   otel.Tracer
+	TraceIDs bool
 }
 
 // Engine answers requests by the policy in force.
@@ -31,13 +36,15 @@ type Engine struct {
 	recorder Recorder
 	clock    func() time.Time
 	describe func(ctx context.Context, r Resource, action string) (Resource, error)
+	tracer   otel.Tracer
+	traceIDs bool
 	policy   atomic.Pointer[Policy]
 }
 
 // NewEngine returns an engine without a policy: it denies everything as
 // unavailable until the first Swap.
 func NewEngine(o Options) *Engine {
-	e := &Engine{deadline: o.Deadline, recorder: o.Recorder, clock: o.Clock, describe: o.Describe}
+	e := &Engine{deadline: o.Deadline, recorder: o.Recorder, clock: o.Clock, describe: o.Describe, tracer: o.Tracer, traceIDs: o.TraceIDs}
 	if e.deadline <= 0 {
 		e.deadline = time.Second
 	}
@@ -156,6 +163,13 @@ func (j Judge) Decide(ctx context.Context, r Request) (Decision, error) {
 }
 
 func (e *Engine) decide(ctx context.Context, p *Policy, r Request) (Decision, error) {
+	if e.tracer != nil {
+		return e.traced(ctx, p, r)
+	}
+	return e.decideNow(ctx, p, r)
+}
+
+func (e *Engine) decideNow(ctx context.Context, p *Policy, r Request) (Decision, error) {
 	facts := FactsFrom(ctx)
 	var nd Nondeterminism
 	if e.recorder != nil && p != nil {

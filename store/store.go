@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
@@ -65,6 +66,8 @@ type Pool struct {
 	// StatementTimeout ends what takes longer, on Postgres. Zero leaves it to
 	// the server. Migrations have no bound.
 	StatementTimeout time.Duration
+	// Tracer, if set, makes spans of queries that are part of something traced.
+	Tracer trace.Tracer
 }
 
 // Open opens the database that dsn names ("sqlite:PATH", "sqlite::memory:",
@@ -104,6 +107,9 @@ func OpenUnmigrated(ctx context.Context, dsn string, pool ...Pool) (*DB, error) 
 	}
 	if err != nil {
 		return nil, err
+	}
+	if p.Tracer != nil {
+		db.trace(p.Tracer)
 	}
 	db.bell = make(chan struct{}, 1)
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
