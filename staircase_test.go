@@ -36,7 +36,7 @@ var stairs = map[string][]string{
 	"server/forwardauth": {"server/request", "policies", "authn", "audit", "authz"},
 	"server/extauthz":    {"server/forwardauth", "server/request", "policies", "authn", "audit", "authz"},
 	"server":             {"server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/openapi", "server/request", "policies", "directory", "authn", "audit", "authz"},
-	".":                  {"guard", "server", "server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/openapi", "server/request", "store", "policies", "directory", "authn", "audit", "authz"},
+	".":                  {"access", "guard", "server", "server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/openapi", "server/request", "store", "policies", "directory", "authn", "audit", "authz"},
 	"ostiarytest":        {".", "authn", "authz"},
 	"internal/pgtest":    {},
 	"internal/spellings": {},
