@@ -44,8 +44,9 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 	@for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
 		go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
 
-generate: ## rewrite what is generated from the code: ostiary.yaml, docs/configuration.md
+generate: ## rewrite what is generated from the code: ostiary.yaml, docs/configuration.md, api/go1.txt
 	go test -count=1 -run Generated ./cmd/ostiary -update
+	go test -count=1 -run GeneratedAPI . -update
 
 needs:
 	@.ci/needs
