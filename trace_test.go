@@ -43,7 +43,7 @@ func TestTracesOfRequestsDecisionsAndQueries(t *testing.T) {
 		}
 		var attributes []string
 		for _, a := range s.Attributes() {
-			attributes = append(attributes, string(a.Key)+"="+a.Value.Emit())
+			attributes = append(attributes, string(a.Key)+"="+a.Value.String())
 		}
 		names[s.Name()] = strings.Join(attributes, " ")
 		text, err := json.Marshal(s.Events())
