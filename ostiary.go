@@ -56,9 +56,14 @@ type Options struct {
 	Secrets []string
 
 	// Policies, or the folder PoliciesDir, which is watched for changes, is a
-	// bundle that is added to the built-in one.
-	Policies    fs.FS
-	PoliciesDir string
+	// bundle that is added to the built-in one. With PoliciesPublished it is
+	// instead the revision that was published last, on whatever instance.
+	Policies          fs.FS
+	PoliciesDir       string
+	PoliciesPublished bool
+	// MinCoverage is how many per cent of its lines the tests of a revision have
+	// to reach to be published.
+	MinCoverage float64
 	Settings    map[string]any // wins over data.settings of the bundles
 
 	// Enrich, if set, tells the application's own attributes of a user, which
@@ -195,15 +200,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 		i.directory, failed = directory.New(o.Directory, i.db, i.engine, i.authn)
 		wrong("Directory", failed)
 	}
-	i.library, failed = policies.Open(ctx, policies.Options{
-		Engine: i.engine, FS: o.Policies, Dir: o.PoliciesDir, Settings: settings(o), Log: o.Log,
-		// What was concluded under other rules is not remembered.
-		Swapped: func(string) {
-			if i.authn != nil {
-				i.authn.Forget("", "")
-			}
-		},
-	})
+	i.library, failed = i.openPolicies(ctx, o)
 	wrong("Policies", failed)
 	o.Request.Secrets, o.AuthZEN.Secrets = o.Secrets, o.Secrets
 	i.reader, failed = request.New(o.Request)
@@ -221,7 +218,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	if i.directory == nil || i.library == nil || i.reader == nil || i.gate == nil {
 		return nil, errors.Join(mistakes...)
 	}
-	i.feed = newFeed(i.db, o.Lease, o.Clock, o.Log, i.authn, i.directory)
+	i.feed = newFeed(i.db, o.Lease, o.Clock, o.Log, i.authn, i.directory, i.library)
 	i.metrics.Audit(i.log)
 	i.metrics.Cache(i.authn.CacheStats)
 	i.metrics.Search(i.directory.Rechecks)
@@ -230,7 +227,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	}
 	i.handler, failed = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Directory: i.directory, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
-		Ready: i.Ready, AtLeast: i.feed.reach, Feed: i.feed.state, Lease: o.Lease, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, AuthZEN: o.AuthZEN, OPA: o.OPA, Gate: i.gate, Origins: o.Origins,
+		Ready: i.Ready, AtLeast: i.reach, Feed: i.feed.state, Lease: o.Lease, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, AuthZEN: o.AuthZEN, OPA: o.OPA, Gate: i.gate, Origins: o.Origins,
 		Metrics: i.metrics, Tracer: tracer, Clock: o.Clock,
 	})
 	if wrong("Auth", failed); len(mistakes) > 0 {
@@ -239,6 +236,8 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	if err := i.feed.begin(ctx); err != nil {
 		return nil, err
 	}
+	// What was published between reading it and now is behind what the feed looks at.
+	i.library.Forget("", "")
 	i.start(o)
 	return i, nil
 }
@@ -264,6 +263,40 @@ func (i *Ostiary) measure(meter metric.Meter) error {
 		return nil
 	}, hits, misses, lost)
 	return err
+}
+
+// openPolicies opens the library. Without a database there is nothing published
+// to look at; that it is not there is told elsewhere.
+func (i *Ostiary) openPolicies(ctx context.Context, o Options) (*policies.Library, error) {
+	p := policies.Options{
+		Engine: i.engine, FS: o.Policies, Dir: o.PoliciesDir, MinCoverage: o.MinCoverage,
+		Settings: o.PolicySettings(), Log: o.Log, Clock: o.Clock,
+		// What was concluded under other rules is not remembered.
+		Swapped: func(string) {
+			if i.authn != nil {
+				i.authn.Forget("", "")
+			}
+		},
+	}
+	if i.authn != nil {
+		p.Users = i.authn
+	}
+	if o.PoliciesPublished {
+		if i.db == nil {
+			return nil, nil
+		}
+		p.Store = i.db
+	}
+	return policies.Open(ctx, p)
+}
+
+// reach returns once the changes up to revision are known here, policies that
+// were published included.
+func (i *Ostiary) reach(ctx context.Context, revision int64) error {
+	if err := i.feed.reach(ctx, revision); err != nil {
+		return err
+	}
+	return i.library.Settled(ctx)
 }
 
 // start starts what runs until Close.
@@ -337,8 +370,8 @@ func (i *Ostiary) Close() error {
 	return i.closeErr
 }
 
-// settings are what the configuration says to policies.
-func settings(o Options) map[string]any {
+// PolicySettings are what the options say to policies, as data.settings.
+func (o Options) PolicySettings() map[string]any {
 	s := map[string]any{"sign_up": !o.Authn.SignUpDisabled}
 	if len(o.Authn.AdminIDs) > 0 {
 		s["admin_user_ids"] = authz.Texts(o.Authn.AdminIDs)
@@ -384,7 +417,7 @@ func (i *Ostiary) Authn() *authn.Service { return i.authn }
 // makes subjects of those whom a caller names, and searches.
 func (i *Ostiary) Directory() *directory.Service { return i.directory }
 
-// Policies tells and reloads the rules in force.
+// Policies tells, reloads and publishes the rules in force.
 func (i *Ostiary) Policies() *policies.Library { return i.library }
 
 // Decisions reads decision records and events.

@@ -41,6 +41,12 @@ type counted struct {
 	sessions, keys, spends atomic.Int64
 	hold                   func(ctx context.Context)
 	fold                   bool // as a collation would that knows no letter case
+	more                   int  // users that lists say there are beside those they hold
+}
+
+func (c *counted) Users(ctx context.Context, q authn.UserQuery) ([]authn.User, int, error) {
+	us, n, err := c.DB.Users(ctx, q)
+	return us, n + c.more, err
 }
 
 func (c *counted) SessionByToken(ctx context.Context, token authn.Secret) (authn.Session, authn.User, *authn.APIKey, error) {

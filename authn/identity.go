@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/ostiary/ostiary/authz"
@@ -50,6 +51,27 @@ func (s *Service) Identity(ctx context.Context, id string) (authz.Identity, erro
 		return authz.Identity{}, ErrUserNotFound
 	}
 	return who.identity(s), nil
+}
+
+// Holders returns what policies see of users, banned ones too, that have one of
+// the roles or one of the ids of r, at most limit, as [Service.Identity] does. They
+// are read anew.
+func (s *Service) Holders(ctx context.Context, r AdminRule, limit int) ([]authz.Identity, error) {
+	if slices.Contains(r.Roles, s.o.DefaultRole) {
+		r.Roles = append(slices.Clone(r.Roles), "")
+	}
+	us, err := s.store.Holders(ctx, r, limit)
+	if err != nil {
+		return nil, fmt.Errorf("find holders of roles: %w", err)
+	}
+	ids := make([]authz.Identity, len(us))
+	for i := range us {
+		ids[i] = s.identity(&us[i])
+		if err := s.enrich(ctx, &ids[i]); err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
 }
 
 func (s *Service) remembered(ctx context.Context, id string) (*account, error) {

@@ -95,3 +95,31 @@ func TestListsHoldWhatThePolicyLetsBeSeen(t *testing.T) {
 		})
 	}
 }
+
+// A rule that is no condition is asked about each candidate, up to a bound: then
+// there is no list, rather than one that is short of some.
+func TestAListThatCanNotBeJudgedWholeIsNone(t *testing.T) {
+	h := open(t)
+	caller := h.session(h.user("sup", "support"))
+	_, total, err := h.Users(t.Context(), h.root, authn.UserQuery{Limit: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const most = 10_000
+	for _, c := range []struct {
+		rule  string
+		there int
+		want  error
+	}{
+		{`lower(sprintf("%v", [input.resource.properties.role])) != "user"`, most, nil},
+		{`lower(sprintf("%v", [input.resource.properties.role])) != "user"`, most + 1, authn.ErrUnavailable},
+		{`input.resource.properties.role != "user"`, most + 1, nil}, // the store knows how to
+	} {
+		h.author(support(c.rule))
+		h.reads.more = c.there - total
+		us, _, err := h.Users(t.Context(), caller, authn.UserQuery{Limit: 1})
+		if !errors.Is(err, c.want) || err != nil && us != nil {
+			t.Errorf("%s of %d: %d users, %v, want %v", c.rule, c.there, len(us), err, c.want)
+		}
+	}
+}

@@ -34,6 +34,10 @@ type UserStore interface {
 	// OtherAdmin reports whether a user other than id, not banned, has one
 	// of the roles or one of the ids of r.
 	OtherAdmin(ctx context.Context, id string, r AdminRule) (bool, error)
+	// Holders returns the users, banned ones too, that have one of the roles or
+	// one of the ids of r, at most limit. The role "" is that of users who have
+	// none.
+	Holders(ctx context.Context, r AdminRule, limit int) ([]User, error)
 
 	// CreateUser stores u and, unless passwordHash is empty, its credential
 	// account.

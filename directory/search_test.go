@@ -224,3 +224,31 @@ func TestASearchThatIsGivenUpHasNoResult(t *testing.T) {
 		t.Error("no error")
 	}
 }
+
+// What a filter selects is decided all the same now and then, and the decision wins.
+func TestAFilterThatDisagreesIsNoticed(t *testing.T) {
+	q := directory.Search{Subject: directory.Ref{Type: "user", ID: "alice"}, Action: authz.Action{Name: "view"}, Resource: authz.Resource{Type: "record"}, Limit: 10}
+	for _, c := range []struct {
+		recheck            int
+		sure               bool
+		results            []string
+		checked, disagreed uint64
+	}{
+		{1, false, []string{"1", "10", "2", "ä/ö"}, 4, 0},
+		{1, true, []string{"1", "10", "2", "ä/ö"}, 5, 1},
+		{-1, true, []string{"1", "10", "2", "3", "ä/ö"}, 0, 0},
+	} {
+		h := open(t, "sqlite::memory:", records, func(o *directory.Options) { o.SearchRecheck = c.recheck })
+		stocked(h)
+		h.put(map[string]map[string]any{"record/3": {"department": "Legal", "owner": "bob"}})
+		h.db.sure = c.sure
+		found, err := h.Resources(t.Context(), h.key, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checked, disagreed := h.Rechecks()
+		if !slices.Equal(found.IDs, c.results) || checked != c.checked || disagreed != c.disagreed {
+			t.Errorf("%+v: found %q, %d checked, %d disagreed", c, found.IDs, checked, disagreed)
+		}
+	}
+}

@@ -81,7 +81,7 @@ func launch(t *testing.T, dsn string) *instance {
 	i.cmd = exec.Command(binary, "serve")
 	i.cmd.Dir = t.TempDir()
 	i.cmd.Env = append(os.Environ(), "OSTIARY_LISTEN="+address, "OSTIARY_DATABASE="+dsn, "OSTIARY_SECRET="+secret,
-		"OSTIARY_BASE_URL=http://all.test", "OSTIARY_CACHE_LEASE="+lease.String(), "OSTIARY_LOG_LEVEL=warn")
+		"OSTIARY_BASE_URL=http://all.test", "OSTIARY_CACHE_LEASE="+lease.String(), "OSTIARY_LOG_LEVEL=warn", "OSTIARY_POLICY_SOURCE=database")
 	i.cmd.Stdout, i.cmd.Stderr = i.log, i.log
 	must(t, i.cmd.Start())
 	go func() { _ = i.cmd.Wait(); close(i.ended) }()
@@ -284,6 +284,9 @@ func (h *house) load() (stop func()) {
 	return sync.OnceFunc(func() { cancel(); wg.Wait() })
 }
 
+// patience is how long a machine may be too busy to do what a test begins with.
+const patience = time.Minute
+
 // refusal watches credentials on the instances from the moment that revoke
 // returned until each was refused everywhere, and a little longer. It returns
 // how long the last instance took. An accept of a request that was sent after
@@ -292,7 +295,7 @@ func (h *house) refusal(what string, revoke func(), credentials ...string) time.
 	h.Helper()
 	for _, i := range h.instances {
 		for _, c := range credentials {
-			for until := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			for until := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 				got := i.get("/v1/me", c)
 				if got.status == http.StatusOK {
 					break
@@ -323,7 +326,7 @@ func (h *house) refusal(what string, revoke func(), credentials ...string) time.
 							for now := last.Load(); took > now && !last.CompareAndSwap(now, took); now = last.Load() {
 							}
 						}
-					case sent > 20*time.Second:
+					case sent > patience:
 						h.Errorf("%s: instance %d still answers %d %s", what, n, got.status, got.body)
 						return
 					}
@@ -339,7 +342,7 @@ func (h *house) refusal(what string, revoke func(), credentials ...string) time.
 // delete has the key deleted on an instance.
 func (h *house) delete(i *instance, keyID string) {
 	h.Helper()
-	for until := time.Now().Add(10 * time.Second); ; {
+	for until := time.Now().Add(patience); ; {
 		got := i.post("/api/auth/api-key/delete", map[string]any{"keyId": keyID}, h.admin)
 		switch {
 		// Not found: it was deleted, and the answer lost with its connection.

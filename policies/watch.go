@@ -20,9 +20,14 @@ const settle = 100 * time.Millisecond
 // patience is how long a folder in which something always moves is waited for.
 const patience = time.Second
 
-// Watch reloads until ctx ends, which is no error. Without a Dir it just waits.
+// Watch reloads until ctx ends, which is no error: when the files of Dir change, or
+// when something was published. Without either it just waits.
 // It fails if the system cannot watch the folder.
 func (l *Library) Watch(ctx context.Context) error {
+	if l.options.Store != nil {
+		l.watchStore(ctx)
+		return nil
+	}
 	if l.options.Dir == "" {
 		<-ctx.Done()
 		return nil

@@ -24,9 +24,12 @@ import (
 // UTF-8, no member twice, none that T does not know, nothing of another type.
 // A question with a misspelt member must not be answered as if the member had
 // not been there.
-func decode[T any](s *server, c *call) (*T, error) {
+func decode[T any](s *server, c *call) (*T, error) { return decodeWith[T](s.Reader, c) }
+
+// decodeWith is decode with the limits of rd.
+func decodeWith[T any](rd *request.Reader, c *call) (*T, error) {
 	v := new(T)
-	err := s.Reader.Decode(c.r, v, json.RejectUnknownMembers(true))
+	err := rd.Decode(c.r, v, json.RejectUnknownMembers(true))
 	switch {
 	case err == nil:
 		return v, nil

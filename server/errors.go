@@ -12,6 +12,7 @@ import (
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/policies"
 	"github.com/ostiary/ostiary/server/request"
 )
 
@@ -57,9 +58,15 @@ const (
 	CodeNotFound             = "NOT_FOUND"              // 404
 	CodeMethodNotAllowed     = "METHOD_NOT_ALLOWED"     // 405
 	CodeConflict             = "CONFLICT"               // 409: a unique value is taken
+	CodeOvertaken            = "OVERTAKEN"              // 409: another revision is in force than was expected
+	CodePoliciesElsewhere    = "POLICIES_ELSEWHERE"     // 409: policies come from files and are changed there
+	CodeRoleInUse            = "ROLE_IN_USE"            // 409: the role is assigned or built in
 	CodePayloadTooLarge      = "PAYLOAD_TOO_LARGE"      // 413
 	CodeUnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE" // 415
 	CodeNotAFilter           = "NOT_A_FILTER"           // 422: the policy cannot be turned into a filter
+	CodePolicyInvalid        = "POLICY_INVALID"         // 422: the policy does not load, compile or type-check; see errors
+	CodePolicyTests          = "POLICY_TESTS"           // 422: a test of the policy fails, or they reach too little
+	CodePolicyLockout        = "POLICY_LOCKOUT"         // 422: nobody would be left to publish the next policy
 	CodeRateLimited          = "RATE_LIMITED"           // 429: see Retry-After
 	CodeUsageExceeded        = "USAGE_EXCEEDED"         // 429: the key has no uses left
 	CodeInternal             = "INTERNAL"               // 500
@@ -97,6 +104,11 @@ var problems = []struct {
 	{authn.ErrUserNotFound, 404, CodeNotFound, "there is no such user", ""},
 	{authn.ErrKeyNotFound, 404, CodeNotFound, "there is no such API key", ""},
 	{audit.ErrNotFound, 404, CodeNotFound, "there is no such record", ""},
+	{policies.ErrNoRevision, 404, CodeNotFound, policies.ErrNoRevision.Error(), ""},
+	{policies.ErrNoRole, 404, CodeNotFound, policies.ErrNoRole.Error(), ""},
+	{policies.ErrNotPublished, 409, CodePoliciesElsewhere, policies.ErrNotPublished.Error(), ""},
+	{policies.ErrRolesByHand, 409, CodePoliciesElsewhere, policies.ErrRolesByHand.Error(), ""},
+	{policies.ErrBuiltinRole, 409, CodeRoleInUse, policies.ErrBuiltinRole.Error(), ""},
 
 	{authn.ErrUnknownRole, 400, CodeInvalid, "there is no such role", "/role"},
 	{authn.ErrKeyNameLength, 400, CodeInvalid, "the name is too short or too long", "/key/name"},
@@ -140,6 +152,9 @@ func problemOf(err error, caller authn.Principal) *Problem {
 	}
 	if conflict, ok := errors.AsType[*authn.ConflictError](err); ok {
 		return problem(http.StatusConflict, CodeConflict, conflict.Error())
+	}
+	if p := policyProblem(err); p != nil {
+		return p
 	}
 	for _, e := range problems {
 		if !errors.Is(err, e.err) {

@@ -43,6 +43,12 @@ const cookieSecret = "test-secret-0123456789-abcdefghijklmnop"
 // open starts a house; author may be nil, change may adjust its options.
 func open(t testing.TB, author fs.FS, change ...func(*server.Options)) *house {
 	t.Helper()
+	return openWith(t, author, nil, change...)
+}
+
+// openWith is open; adjust, if it is not nil, adjusts the policies' options.
+func openWith(t testing.TB, author fs.FS, adjust func(o *policies.Options, db policies.Store, users policies.Users), change ...func(*server.Options)) *house {
+	t.Helper()
 	ctx := context.Background()
 	db, err := store.Open(ctx, "sqlite::memory:")
 	if err != nil {
@@ -62,7 +68,11 @@ func open(t testing.TB, author fs.FS, change ...func(*server.Options)) *house {
 	if h.directory, err = directory.New(directory.Options{Actions: actions}, db, h.engine, h.authn); err != nil {
 		t.Fatal(err)
 	}
-	if h.library, err = policies.Open(ctx, policies.Options{Engine: h.engine, FS: author}); err != nil {
+	p := policies.Options{Engine: h.engine, FS: author}
+	if adjust != nil {
+		adjust(&p, db, h.authn)
+	}
+	if h.library, err = policies.Open(ctx, p); err != nil {
 		t.Fatal(err)
 	}
 	reader, err := request.New(request.Options{Secrets: []string{cookieSecret}})

@@ -143,18 +143,3 @@ func (s *server) events(c *call) error {
 		Events []eventDocument `json:"events"`
 	}{out})
 }
-
-// roles tells the roles table in force.
-func (s *server) roles(c *call) error {
-	if err := s.ask(c, "read", authz.Resource{Type: "policy"}); err != nil {
-		return err
-	}
-	if err := queryOf(c.r).err(); err != nil {
-		return err
-	}
-	b := s.Policies.Bundle()
-	return answer(c.w, http.StatusOK, struct {
-		PolicyRevision string                       `json:"policyRevision"`
-		Roles          map[string]authz.Permissions `json:"roles"`
-	}{b.Source.Revision, b.Roles})
-}

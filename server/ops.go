@@ -42,8 +42,11 @@ type feedState struct {
 type policyInForce struct {
 	Revision string    `json:"revision"`
 	Loaded   time.Time `json:"loaded"`
-	// Current is false while newer files are there that do not compile. Why
-	// is in the log: this route is open to everyone.
+	// Published is the name of the published revision that it is made from.
+	Published string `json:"published,omitempty"`
+	// Current is false while newer files, or a revision that was published
+	// later, are there and cannot be put in force. Why is in the log: this route
+	// is open to everyone.
 	Current bool `json:"current"`
 }
 
@@ -62,7 +65,7 @@ func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	state := readiness{Status: "ready", Version: s.Version, Policy: policyInForce{status.Revision, status.Loaded.UTC(), status.Err == nil}}
+	state := readiness{Status: "ready", Version: s.Version, Policy: policyInForce{status.Revision, status.Loaded.UTC(), status.Published, status.Err == nil}}
 	if s.Feed != nil {
 		age, revision := s.Feed()
 		state.Feed = &feedState{age.Milliseconds(), strconv.FormatInt(revision, 10)}

@@ -10,7 +10,7 @@ import (
 // Change is a row that changed.
 type Change struct {
 	Seq  int64
-	Kind string // "user", "session", "key", "entity"
+	Kind string // "user", "session", "key", "entity", "policy"
 	ID   string // of an entity "type/id"
 	At   time.Time
 }

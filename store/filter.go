@@ -312,17 +312,14 @@ func (s *sqlText) fields(op authz.Op, a, b place) {
 		s.add(b.column + " IS NOT NULL AND " + x + operators[op] + y + ")")
 		return
 	}
-	same := func() {
-		s.when(b, typeText, func() {
-			s.add(a.column + " = ")
-			s.d.text(s, b)
-		})
-	}
 	if op == authz.Ne {
 		s.is(b, s.d.names[:]...)
 		s.add(" AND NOT ")
 	}
-	same()
+	s.when(b, typeText, func() {
+		s.add(a.column + " = ")
+		s.d.text(s, b)
+	})
 	s.add(")")
 }
 

@@ -200,7 +200,8 @@ var actorColumns = []columnDef{
 }
 
 // watched are the tables that a principal is made of, users first. It is told of
-// entities because they, too, are remembered.
+// entities because they, too, are remembered, and of policies because they are in
+// force everywhere.
 var watched = []watch{
 	{table: "user", kind: "user", id: []string{"id"}, ends: []string{
 		`"ostiary_user" WHERE "userId" = OLD."id"`, `"session" WHERE "userId" = OLD."id"`, `"account" WHERE "userId" = OLD."id"`,
@@ -216,6 +217,7 @@ var watched = []watch{
 	{table: "ostiary_key_secret", kind: "key", id: []string{"keyId"}},
 	{table: "ostiary_key_limits", kind: "key", id: []string{"keyId"}},
 	{table: "ostiary_entity", kind: "entity", id: []string{"type", "id"}, quiet: []string{"updatedAt"}},
+	{table: "ostiary_policy", kind: "policy", id: []string{"revision"}},
 }
 
 // steps are the migrations, in order. A step that was released is never
@@ -292,6 +294,25 @@ var steps = []struct {
 			{name: "ostiary_decision_actorKeyId_idx", on: `"actorKeyId", "at"`},
 			{name: "ostiary_decision_resource_idx", on: `"resourceType", "resourceId", "at"`},
 		}})
+	}},
+	{"0008_policies", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
+		if err := create(ctx, tx, d, of, table{name: "ostiary_policy_revision", columns: []columnDef{
+			{name: "revision", def: "text NOT NULL PRIMARY KEY"},
+			{name: "files", def: "text NOT NULL"},
+			{name: "tests", def: "integer NOT NULL"},
+			{name: "coverage", def: "double precision NOT NULL"},
+			{name: "createdAt", def: "{time} NOT NULL"},
+		}}); err != nil {
+			return err
+		}
+		return create(ctx, tx, d, of, table{name: "ostiary_policy", columns: slices.Concat([]columnDef{
+			{name: "seq", def: "bigint NOT NULL PRIMARY KEY"},
+			{name: "revision", def: `text NOT NULL REFERENCES "ostiary_policy_revision" ("revision")`},
+			{name: "policyRevision", def: "text NOT NULL"},
+			{name: "parent", def: "text NOT NULL"},
+			{name: "at", def: "{time} NOT NULL"},
+			{name: "note", def: "text NOT NULL"},
+		}, actorColumns)})
 	}},
 }
 

@@ -1,14 +1,15 @@
 // Package store keeps the rows, in SQLite or Postgres.
 //
-// It implements what authn, audit and directory ask of storage. The tables of users,
+// It implements what authn, audit, directory and policies ask of storage. The tables of users,
 // sessions, accounts and keys are Better Auth's, to the column, so that a
 // Better Auth application can use the same database at the same time; what is
 // ours alone lives in tables of our own, added by migrations that never change
 // theirs.
 //
 // Every change is written together with its event, or neither is. Triggers
-// write each change that matters to a principal, or to an entity, into the
-// table changes, whoever makes it; [DB.Changes] reads them.
+// write each change that matters to a principal, to an entity or to which
+// policy is in force into the table changes, whoever makes it; [DB.Changes]
+// reads them.
 //
 // # One writer
 //
@@ -34,12 +35,14 @@ import (
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/directory"
+	"github.com/ostiary/ostiary/policies"
 )
 
 var (
 	_ authn.Store     = (*DB)(nil)
 	_ audit.Store     = (*DB)(nil)
 	_ directory.Store = (*DB)(nil)
+	_ policies.Store  = (*DB)(nil)
 )
 
 // DB is an open database. Its methods are safe for concurrent use.

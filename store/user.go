@@ -168,19 +168,7 @@ func (db *DB) otherAdmin(ctx context.Context, conn bun.IDB, id string, rule auth
 	}
 	err = conn.NewSelect().Model(&rows).Column("id", "role", "banned", "banExpires").
 		Where(`u."id" IS DISTINCT FROM ?`, s.ids.arg(id)).
-		WhereGroup(" AND ", func(q *bun.SelectQuery) *bun.SelectQuery {
-			q = q.Where("FALSE")
-			if ids := s.ids.args(rule.IDs); len(ids) > 0 {
-				q = q.WhereOr(`u."id" IN (?)`, bun.List(ids))
-			}
-			for _, role := range rule.Roles {
-				if role != "" {
-					// Contains it somewhere; counts is exact.
-					q = q.WhereOr(`replace(u."role", ?, '') <> u."role"`, role)
-				}
-			}
-			return q
-		}).Scan(ctx)
+		WhereGroup(" AND ", s.perhaps(rule)).Scan(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -191,6 +179,67 @@ func (db *DB) otherAdmin(ctx context.Context, conn bun.IDB, id string, rule auth
 		}
 	}
 	return false, nil
+}
+
+// perhaps selects those who count by rule, and some who may not: counts is exact.
+func (s *schema) perhaps(rule authn.AdminRule) func(q *bun.SelectQuery) *bun.SelectQuery {
+	return func(q *bun.SelectQuery) *bun.SelectQuery {
+		q = q.Where("FALSE")
+		if ids := s.ids.args(rule.IDs); len(ids) > 0 {
+			q = q.WhereOr(`u."id" IN (?)`, bun.List(ids))
+		}
+		for _, role := range rule.Roles {
+			if role != "" {
+				q = q.WhereOr(`replace(u."role", ?, '') <> u."role"`, role)
+			}
+		}
+		return q
+	}
+}
+
+// holders is how many users are read at once.
+const holders = 500
+
+// Holders implements [authn.UserStore].
+func (db *DB) Holders(ctx context.Context, rule authn.AdminRule, limit int) ([]authn.User, error) {
+	us, err := db.holders(ctx, rule, limit)
+	return us, db.fail("look for holders of roles", err)
+}
+
+func (db *DB) holders(ctx context.Context, rule authn.AdminRule, limit int) (us []authn.User, err error) {
+	s, err := db.found()
+	if err != nil {
+		return nil, err
+	}
+	unassigned := slices.Contains(rule.Roles, "")
+	for page := 0; len(us) < limit; page++ {
+		var rows []userRow
+		err := db.selectUsers(db.reader, s, &rows).WhereGroup(" AND ", func(q *bun.SelectQuery) *bun.SelectQuery {
+			if q = s.perhaps(rule)(q); unassigned {
+				q = q.WhereOr(`coalesce(u."role", '') = ''`)
+			}
+			return q
+		}).OrderExpr(`u."id"`).Limit(holders).Offset(int64(page) * holders).Scan(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for i := range rows {
+			if none := unassigned && (rows[i].Role == nil || *rows[i].Role == ""); !none && !counts(rule, rows[i].ID, rows[i].Role) {
+				continue
+			}
+			u, err := rows[i].user(s)
+			if err != nil {
+				return nil, err
+			}
+			if us = append(us, u); len(us) == limit {
+				break
+			}
+		}
+		if len(rows) < holders {
+			break
+		}
+	}
+	return us, nil
 }
 
 // keepAdmin fails with ErrLastAdmin if before was an administrator and nobody

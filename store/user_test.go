@@ -2,6 +2,8 @@ package store
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -431,4 +433,55 @@ func TestReceiptNamesTheNewestChange(t *testing.T) {
 			t.Errorf("revision is still %s", first)
 		}
 	})
+}
+
+func TestHoldersOfRoles(t *testing.T) {
+	eachDialect(t, func(t *testing.T, db *DB) {
+		roles := map[string]*string{"u1": ptr("editor"), "u2": ptr("admin,editor"), "u3": ptr("sub_editor"), "u4": nil, "u5": ptr(""), "u6": ptr("x,editor")}
+		for id, role := range roles {
+			u := someone(id)
+			u.Role, u.Banned = role, id == "u2"
+			mustCreateUser(t, db, u)
+		}
+		for _, c := range []struct {
+			rule  authn.AdminRule
+			limit int
+			want  string
+		}{
+			{authn.AdminRule{Roles: []string{"editor"}}, 10, "u1 u2 u6"}, // u2 is banned and still holds it
+			{authn.AdminRule{Roles: []string{"editor"}}, 2, "u1 u2"},
+			{authn.AdminRule{Roles: []string{"edit%"}}, 10, ""},
+			{authn.AdminRule{Roles: []string{"x"}, IDs: []string{"u4", "nobody"}}, 10, "u4 u6"},
+			{authn.AdminRule{Roles: []string{""}}, 10, "u4 u5"}, // no role at all
+			{authn.AdminRule{}, 10, ""},
+		} {
+			us, err := db.Holders(t.Context(), c.rule, c.limit)
+			must(t, err)
+			var ids []string
+			for _, u := range us {
+				ids = append(ids, u.ID)
+			}
+			if got := strings.Join(ids, " "); got != c.want {
+				t.Errorf("%+v, at most %d: %q, want %q", c.rule, c.limit, got, c.want)
+			}
+		}
+	})
+}
+
+// More than one page of candidates, most of which do not hold the role.
+func TestHoldersAreFoundBehindThoseWhoOnlyLookAlike(t *testing.T) {
+	db := open(t, "sqlite::memory:")
+	for i := range holders + 1 {
+		u := someone(fmt.Sprintf("u%04d", i))
+		u.Role = ptr("sub_editor")
+		mustCreateUser(t, db, u)
+	}
+	last := someone("v")
+	last.Role = ptr("editor")
+	mustCreateUser(t, db, last)
+	us, err := db.Holders(t.Context(), authn.AdminRule{Roles: []string{"editor"}}, 3)
+	must(t, err)
+	if len(us) != 1 || us[0].ID != "v" {
+		t.Errorf("holders %v", us)
+	}
 }

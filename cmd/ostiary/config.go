@@ -39,6 +39,11 @@ type config struct {
 	OldSecrets []string `key:"old_secrets" help:"secrets that cookies may still be signed with"`
 	BaseURL    string   `key:"base_url" env:"BETTER_AUTH_URL" help:"URL that browsers know the service by; empty for http:// and the listen address"`
 	Policies   string   `key:"policies" help:"folder of the bundle that is added to the built-in one, reloaded when its files change"`
+	// A group of its own, because policies is a folder.
+	Policy struct {
+		Source      string `key:"source" help:"files: policies are the folder; database: they are what was published last with ostiary policy publish or the API"`
+		MinCoverage int    `key:"min_coverage" help:"per cent of its lines that the tests of a bundle have to reach to be published"`
+	} `key:"policy"`
 
 	Pool struct {
 		Connections      int           `key:"connections" help:"database connections at most; 0 is as the cores suggest; with Postgres one more listens for changes"`
@@ -185,6 +190,7 @@ func defaults() config {
 	var c config
 	c.Listen = "127.0.0.1:8080"
 	c.Database = "sqlite:ostiary.db"
+	c.Policy.Source = "files"
 	c.Pool.Idle = 5 * time.Minute
 	c.Pool.StatementTimeout = 10 * time.Second
 	c.AddressHeaders = []string{"x-forwarded-for"}
@@ -478,6 +484,13 @@ func (c *config) check(where func(key string) string) []error {
 		if _, err := os.ReadDir(c.Policies); err != nil {
 			refuse("policies", "%v", err)
 		}
+	}
+	oneOf("policy.source", c.Policy.Source, "files", "database")
+	if c.Policy.Source == "database" && c.Policies != "" {
+		refuse("policies", "is a folder, but policy.source is database: publish what is in it instead")
+	}
+	if c.Policy.MinCoverage < 0 || c.Policy.MinCoverage > 100 {
+		refuse("policy.min_coverage", "%d is not from 0 to 100", c.Policy.MinCoverage)
 	}
 	if n := len(c.Secret); n > 0 && n < ostiary.MinSecret {
 		refuse("secret", "has %d characters; it needs at least %d", n, ostiary.MinSecret)

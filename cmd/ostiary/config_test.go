@@ -83,6 +83,8 @@ func other(s setting) string {
 		return "debug"
 	case "log.format":
 		return "json"
+	case "policy.source":
+		return "database"
 	case "keys.default_permissions":
 		return "user:list,session:revoke"
 	case "decisions.sample":

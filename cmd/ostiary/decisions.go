@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -34,43 +33,41 @@ is running or not, or with --server by asking a service.`,
 type decisionLog interface {
 	Record(ctx context.Context, id string) (audit.Record, error)
 	Records(ctx context.Context, q audit.Query) ([]audit.Record, error)
-}
-
-// remote is what a command needs to ask a service.
-type remote struct{ url, key string }
-
-func (r *remote) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&r.url, "server", "", "ask the service at this URL")
-	cmd.Flags().StringVar(&r.key, "key", os.Getenv("OSTIARY_KEY"), "with this API key (better: OSTIARY_KEY)")
-	cmd.Flags().Lookup("key").DefValue = "" // not in the help
+	EachRecord(ctx context.Context, q audit.Query, f func(audit.Record) error) error
 }
 
 // read runs do on the log of the service, or else of the database.
 func (r *remote) read(cmd *cobra.Command, do func(decisionLog) error) error {
-	if r.url == "" {
-		return with(cmd, func(o *ostiary.Ostiary) error { return do(o.Decisions()) })
+	switch named, err := r.named(cmd); {
+	case err != nil:
+		return err
+	case named:
+		return do(remoteLog{r, cmd})
 	}
-	u, err := url.Parse(r.url)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return misuse(cmd, "--server is not an http:// or https:// URL")
-	}
-	if r.key == "" {
-		return misuse(cmd, "--server needs --key")
-	}
-	return do(r)
+	return with(cmd, func(o *ostiary.Ostiary) error { return do(o.Decisions()) })
+}
+
+// remoteLog is the log of a service.
+type remoteLog struct {
+	*remote
+	cmd *cobra.Command
 }
 
 // Record implements decisionLog.
-func (r *remote) Record(ctx context.Context, id string) (audit.Record, error) {
+func (r remoteLog) Record(_ context.Context, id string) (audit.Record, error) {
 	var d audit.Document
-	if err := r.get(ctx, "/v1/decisions/"+url.PathEscape(id), nil, &d); err != nil {
+	err := r.call(r.cmd, http.MethodGet, "/v1/decisions/"+url.PathEscape(id), nil, &d)
+	if e, ok := errors.AsType[*refused](err); ok && e.status == http.StatusNotFound {
+		return audit.Record{}, audit.ErrNotFound
+	}
+	if err != nil {
 		return audit.Record{}, err
 	}
 	return d.Record()
 }
 
 // Records implements decisionLog.
-func (r *remote) Records(ctx context.Context, q audit.Query) ([]audit.Record, error) {
+func (r remoteLog) Records(_ context.Context, q audit.Query) ([]audit.Record, error) {
 	v := url.Values{}
 	for name, text := range map[string]string{
 		"principal": q.PrincipalID, "key": q.KeyID, "assertedBy": q.AssertedBy, "action": q.Action, "resourceType": q.ResourceType,
@@ -94,7 +91,7 @@ func (r *remote) Records(ctx context.Context, q audit.Query) ([]audit.Record, er
 	}
 	v.Set("limit", fmt.Sprint(q.Limit))
 	var page struct{ Decisions []audit.Document }
-	if err := r.get(ctx, "/v1/decisions", v, &page); err != nil {
+	if err := r.call(r.cmd, http.MethodGet, "/v1/decisions?"+v.Encode(), nil, &page); err != nil {
 		return nil, err
 	}
 	records := make([]audit.Record, len(page.Decisions))
@@ -107,34 +104,27 @@ func (r *remote) Records(ctx context.Context, q audit.Query) ([]audit.Record, er
 	return records, nil
 }
 
-func (r *remote) get(ctx context.Context, path string, query url.Values, into any) error {
-	target := strings.TrimSuffix(r.url, "/") + path
-	if query != nil {
-		target += "?" + query.Encode()
+// EachRecord implements decisionLog.
+func (r remoteLog) EachRecord(ctx context.Context, q audit.Query, f func(audit.Record) error) error {
+	q.OldestFirst, q.Limit = true, 500
+	if q.Until.IsZero() {
+		q.Until = time.Now() // or reading would never come to an end
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
-	if err != nil {
-		return err
+	for {
+		records, err := r.Records(ctx, q)
+		if err != nil {
+			return err
+		}
+		for _, record := range records {
+			if err := f(record); err != nil {
+				return err
+			}
+			q.After = record.ID
+		}
+		if len(records) < q.Limit {
+			return nil
+		}
 	}
-	req.Header.Set("X-Api-Key", r.key)
-	// Another place must not get the key.
-	client := &http.Client{Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	body := json.NewDecoder(io.LimitReader(resp.Body, 256<<20))
-	body.UseNumber()
-	switch resp.StatusCode {
-	case http.StatusOK:
-		return body.Decode(into)
-	case http.StatusNotFound:
-		return audit.ErrNotFound
-	}
-	var p struct{ Title, Detail string }
-	_ = body.Decode(&p) // whatever else answers there
-	return fmt.Errorf("%s: %s %s", r.url, resp.Status, p.Detail)
 }
 
 // decisionFilter is a query as flags.

@@ -45,7 +45,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misuse(cmd, "%v", err) })
-	root.AddCommand(serveCommand(), userCommand(), keyCommand(), entityCommand(), authorizeCommand(), policyCommand(), decisionsCommand(), migrateCommand(), versionCommand())
+	root.AddCommand(serveCommand(), userCommand(), keyCommand(), entityCommand(), roleCommand(), authorizeCommand(), policyCommand(), decisionsCommand(), migrateCommand(), versionCommand())
 
 	err := root.ExecuteContext(ctx)
 	if err == nil {

@@ -138,6 +138,8 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 		Pool:              c.pool(),
 		Secrets:           secrets,
 		PoliciesDir:       c.Policies,
+		PoliciesPublished: c.Policy.Source == "database",
+		MinCoverage:       float64(c.Policy.MinCoverage),
 		DecisionDeadline:  c.Decisions.Deadline,
 		DecisionRetention: c.Decisions.Retention,
 		Lease:             c.Cache.Lease,

@@ -25,7 +25,8 @@ wrongly or cannot read what it is about.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: group,
 	}
-	cmd.AddCommand(policyInit(), policyCheck(), policyFmt(), policyTest(), policyMatrix(), policyDiff(), policyExplain(), policyEval(), policyBench(), policySchemas())
+	cmd.AddCommand(policyInit(), policyCheck(), policyFmt(), policyTest(), policyMatrix(), policyDiff(), policyExplain(), policyEval(), policyBench(), policySchemas(),
+		policyPublish(), policyRollback(), policyHistory(), policyShow(), policyReplay())
 	return cmd
 }
 

@@ -43,6 +43,13 @@ func (rd *Reader) Body(r *http.Request) ([]byte, error) {
 	return data, nil
 }
 
+// Larger returns a Reader that takes bodies of at least size bytes too.
+func (rd *Reader) Larger(size int64) *Reader {
+	larger := *rd
+	larger.maxBody = max(larger.maxBody, size)
+	return &larger
+}
+
 // Inflated is Body with Content-Encoding: gzip undone. The limit counts before
 // and after: a few kilobytes can hold gigabytes.
 func (rd *Reader) Inflated(r *http.Request) ([]byte, error) {

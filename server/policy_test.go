@@ -1,0 +1,166 @@
+package server_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/policies"
+)
+
+const document = "package app.document\n\nallow if input.action.name == \"read\"\n"
+
+func bundleOf(files map[string]string, more string) string {
+	text, _ := json.Marshal(files)
+	return `{"files":` + string(text) + more + `}`
+}
+
+// Publishing, looking at what was published and going back, as the API has it.
+func TestPoliciesArePublished(t *testing.T) {
+	h := openPublished(t)
+	ann := h.user(t, "ann", "admin")
+	_, secret := h.key(t, ann, authz.Permissions{"*": {"*"}})
+	key := "x-api-key: " + secret
+	publish := func(body string, status int, code string) map[string]any {
+		t.Helper()
+		got := h.do(t, "POST", "/v1/policy/revisions", body, key)
+		if got.StatusCode != status || code != "" && got.code(t) != code {
+			t.Fatalf("got %d %s, want %d %s", got.StatusCode, got.body, status, code)
+		}
+		if status == 201 && got.Header.Get("Ostiary-Revision") == "" || status != 400 && got.Header.Get("Ostiary-Decision") == "" {
+			t.Errorf("headers %v", got.Header)
+		}
+		var doc map[string]any
+		got.decode(t, &doc)
+		return doc
+	}
+	files := map[string]string{"document.rego": document}
+	publish(bundleOf(files, `,"dryRun":true`), 200, "")
+	first := publish(bundleOf(files, `,"note":"all read","expect":null`), 201, "")
+	if first["parent"] != nil || first["note"] != "all read" || first["by"].(map[string]any)["id"] != ann.ID {
+		t.Errorf("published %v", first)
+	}
+	publish(bundleOf(files, `,"expect":null`), 409, "OVERTAKEN")
+	problem := publish(bundleOf(map[string]string{"a/b.rego": "package x\n\ny := z\n"}, ""), 422, "POLICY_INVALID")
+	if at := problem["errors"].([]any)[0].(map[string]any); at["pointer"] != "/files/a~1b.rego" || !strings.HasPrefix(at["message"].(string), "a/b.rego:3:") {
+		t.Errorf("problem %v", problem)
+	}
+	publish(bundleOf(map[string]string{"a_test.rego": "package x_test\n\ntest_a if 1 == 2\n"}, ""), 422, "POLICY_TESTS")
+	publish(bundleOf(map[string]string{"data.json": `{"roles":{"admin":{}}}`}, ""), 422, "POLICY_LOCKOUT")
+	publish(`{"note":"x"}`, 400, "INVALID")
+	second := publish(bundleOf(map[string]string{"data.json": `{"roles":{"editor":{"document":["read"]}}}`}, ""), 201, "")
+
+	var page struct {
+		Revisions []struct{ Revision string }
+		Next      string
+	}
+	h.do(t, "GET", "/v1/policy/revisions?limit=1", "", key).decode(t, &page)
+	if len(page.Revisions) != 1 || page.Revisions[0].Revision != second["revision"] || page.Next != "2" {
+		t.Errorf("first page %+v", page)
+	}
+	page.Next = ""
+	h.do(t, "GET", "/v1/policy/revisions?limit=1&before=2", "", key).decode(t, &page)
+	if page.Revisions[0].Revision != first["revision"] || page.Next != "" {
+		t.Errorf("second page %+v", page)
+	}
+	var one struct{ Files map[string]string }
+	h.do(t, "GET", "/v1/policy/revisions/"+first["policyRevision"].(string), "", key).decode(t, &one)
+	if one.Files["document.rego"] != document {
+		t.Errorf("files %v", one.Files)
+	}
+	if got := h.do(t, "GET", "/v1/policy/revisions/none", "", key); got.StatusCode != 404 {
+		t.Errorf("none: %d %s", got.StatusCode, got.body)
+	}
+	got := h.do(t, "POST", "/v1/policy/rollback", `{"note":"oops"}`, key)
+	if got.StatusCode != 201 || !strings.Contains(got.body, first["revision"].(string)) {
+		t.Errorf("rollback: %d %s", got.StatusCode, got.body)
+	}
+	if got := h.do(t, "GET", "/readyz", ""); !strings.Contains(got.body, `"published":"`+first["revision"].(string)+`","current":true`) {
+		t.Errorf("readyz: %s", got.body)
+	}
+	var ev struct {
+		Events []struct {
+			Kind    string
+			Details map[string]any
+		}
+	}
+	h.do(t, "GET", "/v1/events?limit=1", "", key).decode(t, &ev)
+	if e := ev.Events[0]; e.Kind != "policy.rollback" || e.Details["parent"] != second["revision"] || e.Details["roles"].(map[string]any)["editor"].(map[string]any)["after"] != nil {
+		t.Errorf("event %+v", e)
+	}
+}
+
+func TestBundlesAreTried(t *testing.T) {
+	h := open(t, nil) // also where nothing can be published
+	_, secret := h.key(t, h.user(t, "ann", "admin"), authz.Permissions{"policy": {"test", "publish", "read"}})
+	key := "x-api-key: " + secret
+	for _, c := range []struct {
+		path, body string
+		want       string
+	}{
+		{"check", bundleOf(map[string]string{"d.rego": document}, ""), `{"ok":true,`},
+		{"check", bundleOf(map[string]string{"d.rego": "package x\n\ny if input.principal.rolez\n"}, ""), `{"ok":false,"mistakes":["d.rego:3:`},
+		{"check", bundleOf(map[string]string{"d_test.rego": "package x\n\ntest_a if 1 == 2\n"}, ""), `{"ok":true,`},
+		{"test", bundleOf(map[string]string{"d_test.rego": "package x\n\ntest_a if 1 == 2\n"}, ""), `{"ok":false,"mistakes":["d_test.rego:3: test_a failed`},
+		{"test", bundleOf(map[string]string{"d_test.rego": "package x\n\ntest_a if 1 == 1\n"}, ""), `"tests":{"count":1,"coverage":100}`},
+	} {
+		got := h.do(t, "POST", "/v1/policy/"+c.path, c.body, key)
+		if got.StatusCode != 200 || !strings.Contains(got.body, c.want) {
+			t.Errorf("%s: got %d %s, want %s", c.path, got.StatusCode, got.body, c.want)
+		}
+	}
+	for path, body := range map[string]string{
+		"POST /v1/policy/revisions": bundleOf(map[string]string{}, ""), "POST /v1/policy/rollback": `{}`, "PUT /v1/roles/r": `{"permissions":{}}`,
+		"DELETE /v1/roles/r": "", "GET /v1/policy/revisions": "", "GET /v1/policy/revisions/x": "",
+	} {
+		method, path, _ := strings.Cut(path, " ")
+		if got := h.do(t, method, path, body, key); got.StatusCode != 409 || got.code(t) != "POLICIES_ELSEWHERE" {
+			t.Errorf("%s without a store: %d %s", path, got.StatusCode, got.body)
+		}
+	}
+}
+
+// A bundle may be larger than other bodies, up to a limit of its own.
+func TestBundlesHaveTheirOwnLimit(t *testing.T) {
+	h := openPublished(t)
+	_, secret := h.key(t, h.user(t, "ann", "admin"), authz.Permissions{"*": {"*"}})
+	for size, status := range map[int]int{2 << 20: http.StatusOK, 5 << 20: http.StatusRequestEntityTooLarge} {
+		body := bundleOf(map[string]string{"d.rego": "package x\n# " + strings.Repeat("x", size) + "\n"}, "")
+		if got := h.do(t, "POST", "/v1/policy/check", body, "x-api-key: "+secret); got.StatusCode != status {
+			t.Errorf("%d bytes: %d %.200s", size, got.StatusCode, got.body)
+		}
+	}
+}
+
+func TestRolesAreEdited(t *testing.T) {
+	h := openPublished(t)
+	_, secret := h.key(t, h.user(t, "ann", "admin"), authz.Permissions{"*": {"*"}})
+	key := "x-api-key: " + secret
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		code               string
+	}{
+		{"PUT", "/v1/roles/editor", `{"permissions":{"document":["read"]},"note":"new"}`, 201, ""},
+		{"PUT", "/v1/roles/editor", `{"permissions":{"document":["read","write"]},"dryRun":true}`, 200, ""},
+		{"PUT", "/v1/roles/a,b", `{"permissions":{}}`, 422, "POLICY_INVALID"},
+		{"PUT", "/v1/roles/admin", `{"permissions":{"user":["list"]}}`, 422, "POLICY_LOCKOUT"},
+		{"PUT", "/v1/roles/editor", `{}`, 400, "INVALID"},
+		{"PUT", "/v1/roles/editor", `{"permissions":{},"expect":"other"}`, 409, "OVERTAKEN"},
+		{"DELETE", "/v1/roles/admin", "", 409, "ROLE_IN_USE"},
+		{"DELETE", "/v1/roles/none", "", 404, "NOT_FOUND"},
+		{"DELETE", "/v1/roles/editor?note=gone", "", 201, ""},
+	} {
+		got := h.do(t, c.method, c.path, c.body, key)
+		if got.StatusCode != c.status || c.code != "" && got.code(t) != c.code {
+			t.Errorf("%s %s: got %d %s, want %d %s", c.method, c.path, got.StatusCode, got.body, c.status, c.code)
+		}
+	}
+}
+
+// openPublished is a house whose policies are in the database.
+func openPublished(t *testing.T) *house {
+	return openWith(t, nil, func(o *policies.Options, db policies.Store, users policies.Users) { o.Store, o.Users = db, users })
+}
