@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/ostiary/ostiary/access"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/guard"
@@ -56,7 +57,7 @@ func (i *Ostiary) Admit(r *http.Request, action authz.Action, resource authz.Res
 	ctx := i.reader.Facts(r, i.metrics.Decided)
 	caller, err := i.authenticate(ctx, r)
 	if err != nil {
-		return ctx, authz.Decision{}, err
+		return ctx, authz.Decision{}, kindOf(err)
 	}
 	ctx = guard.WithPrincipal(ctx, caller)
 	d, err := i.engine.Decide(ctx, authz.Request{Subject: caller.Subject(), Action: action, Resource: resource})
@@ -67,6 +68,23 @@ func (i *Ostiary) Admit(r *http.Request, action authz.Action, resource authz.Res
 		err = &authz.DeniedError{Action: action.Name, Resource: resource, Decision: d}
 	}
 	return ctx, d, err
+}
+
+// kindOf wraps what is wrong with a credential in the word that every
+// [guard.Service] has for it.
+func kindOf(err error) error {
+	kind := access.ErrBadCredential
+	switch {
+	case errors.Is(err, authn.ErrRateLimited), errors.Is(err, authn.ErrUsageExceeded):
+		kind = access.ErrLimited
+	case errors.Is(err, request.ErrAmbiguous):
+		kind = access.ErrInvalid
+	case errors.Is(err, request.ErrCrossOrigin):
+		kind = access.ErrDenied
+	case errors.Is(err, kind) || !authn.IsCredentialError(err):
+		return err
+	}
+	return fmt.Errorf("%w: %w", kind, err)
 }
 
 // Refuse implements [guard.Service]: with problems, as the native API.

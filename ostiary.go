@@ -25,6 +25,9 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
@@ -108,6 +111,14 @@ type Options struct {
 	ForwardProxies []string
 	ForwardSecrets []string
 
+	// Tracer and Meter are who is told by OpenTelemetry of requests to Handler, of
+	// decisions and of queries; nil: nobody. Nothing global is asked. No
+	// attribute holds a secret; ids of principals and resources, which can be
+	// e-mail addresses, only with TraceIDs.
+	Tracer   trace.TracerProvider
+	Meter    metric.MeterProvider
+	TraceIDs bool
+
 	Log     *slog.Logger     // default discards
 	Clock   func() time.Time // default time.Now
 	Version string           // told in answers
@@ -128,6 +139,7 @@ type Ostiary struct {
 	feed      *feed
 	origins   *http.CrossOriginProtection
 	slog      *slog.Logger
+	measured  metric.Registration // nil: nobody measures
 	stop      context.CancelFunc
 	running   sync.WaitGroup
 	closing   sync.Once
@@ -172,6 +184,11 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	// The rest is still checked when a part is wrong, so that all mistakes come
 	// at once.
 	var failed error
+	var tracer trace.Tracer
+	if o.Tracer != nil {
+		tracer = o.Tracer.Tracer(scope)
+		o.Pool.Tracer = tracer
+	}
 	i.db, failed = store.Open(ctx, o.Database, o.Pool)
 	wrong("Database", failed)
 	o.Audit.Log = o.Log
@@ -183,7 +200,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	}
 	i.log = audit.NewLog(i.db, o.Audit)
 	i.engine = authz.NewEngine(authz.Options{Deadline: o.DecisionDeadline, Recorder: i.log, Clock: o.Clock, Describe: i.describe,
-		Topdown: o.Topdown, Recheck: o.DecisionRecheck, Log: o.Log})
+		Topdown: o.Topdown, Recheck: o.DecisionRecheck, Log: o.Log, Tracer: tracer, TraceIDs: o.TraceIDs})
 
 	o.Authn.Log, o.Authn.Clock = o.Log, o.Clock
 	if o.Enrich != nil {
@@ -225,10 +242,13 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	i.metrics.Cache(i.authn.CacheStats)
 	i.metrics.Search(i.directory.Rechecks)
 	i.metrics.Evaluation(i.engine.Rechecks)
+	if o.Meter != nil {
+		wrong("Meter", i.measure(o.Meter.Meter(scope)))
+	}
 	i.handler, failed = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Directory: i.directory, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
 		Ready: i.Ready, AtLeast: i.reach, Feed: i.feed.state, Lease: o.Lease, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, AuthZEN: o.AuthZEN, OPA: o.OPA, Gate: i.gate, Origins: o.Origins,
-		Metrics: i.metrics, Clock: o.Clock,
+		Metrics: i.metrics, Tracer: tracer, Clock: o.Clock,
 	})
 	if wrong("Auth", failed); len(mistakes) > 0 {
 		return nil, errors.Join(mistakes...)
@@ -240,6 +260,29 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	i.library.Forget("", "")
 	i.start(o)
 	return i, nil
+}
+
+// scope is what spans and metrics of OpenTelemetry are told by.
+const scope = "github.com/ostiary/ostiary"
+
+// measure tells meter what Metrics tells Prometheus, as far as it is about this
+// instance and not about the process, until Close.
+func (i *Ostiary) measure(meter metric.Meter) error {
+	hits, err1 := meter.Int64ObservableCounter("ostiary.principal.cache.hits", metric.WithDescription("Credentials that were resolved from memory."))
+	misses, err2 := meter.Int64ObservableCounter("ostiary.principal.cache.misses", metric.WithDescription("Credentials that were resolved from the store."))
+	lost, err3 := meter.Int64ObservableCounter("ostiary.audit.lost", metric.WithDescription("Decision records that could not be kept."))
+	if err := errors.Join(i.metrics.Meter(meter), err1, err2, err3); err != nil {
+		return err
+	}
+	var err error
+	i.measured, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		hit, missed := i.authn.CacheStats()
+		o.ObserveInt64(hits, int64(hit))
+		o.ObserveInt64(misses, int64(missed))
+		o.ObserveInt64(lost, int64(i.log.Lost()))
+		return nil
+	}, hits, misses, lost)
+	return err
 }
 
 // openPolicies opens the library. Without a database there is nothing published
@@ -342,8 +385,11 @@ func (i *Ostiary) Close() error {
 			i.running.Wait()
 			i.engine.Swap(nil) // a reload may have come between
 		}
+		if i.measured != nil {
+			i.closeErr = i.measured.Unregister()
+		}
 		if i.db != nil {
-			i.closeErr = i.db.Close()
+			i.closeErr = errors.Join(i.closeErr, i.db.Close())
 		}
 	})
 	return i.closeErr
@@ -415,12 +461,31 @@ func (i *Ostiary) describe(ctx context.Context, r authz.Resource, action string)
 // Decide implements [authz.Decider]. What the store knows of the resource fills
 // what r leaves out, or wins where it is Ostiary's own.
 func (i *Ostiary) Decide(ctx context.Context, r authz.Request) (authz.Decision, error) {
-	return i.engine.Decide(ctx, r)
+	d, err := i.engine.Decide(ctx, r)
+	if err == nil {
+		i.count(ctx, d)
+	}
+	return d, err
+}
+
+// count counts decisions that are made for no request; the others are counted
+// with it.
+func (i *Ostiary) count(ctx context.Context, ds ...authz.Decision) {
+	if authz.FactsFrom(ctx) != nil {
+		return
+	}
+	for _, d := range ds {
+		i.metrics.Decided(d)
+	}
 }
 
 // DecideAll decides each request under one and the same policy, in order.
 func (i *Ostiary) DecideAll(ctx context.Context, rs []authz.Request) ([]authz.Decision, error) {
-	return i.engine.DecideAll(ctx, rs)
+	ds, err := i.engine.DecideAll(ctx, rs)
+	if err == nil {
+		i.count(ctx, ds...)
+	}
+	return ds, err
 }
 
 // Filter turns r, about all resources of a type, into a condition on them: those

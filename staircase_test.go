@@ -38,7 +38,7 @@ var stairs = map[string][]string{
 	"server/forwardauth": {"server/request", "policies", "authn", "audit", "authz"},
 	"server/extauthz":    {"server/forwardauth", "server/request", "policies", "authn", "audit", "authz"},
 	"server":             {"server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/openapi", "server/request", "policies", "directory", "authn", "audit", "authz"},
-	".":                  {"guard", "server", "server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/openapi", "server/request", "store", "policies", "directory", "authn", "audit", "authz"},
+	".":                  {"access", "guard", "server", "server/forwardauth", "server/opa", "server/betterauth", "server/authzen", "server/openapi", "server/request", "store", "policies", "directory", "authn", "audit", "authz"},
 	"ostiarytest":        {".", "policies", "authn", "authz"},
 	"internal/pgtest":    {},
 	"internal/spellings": {},
@@ -170,16 +170,28 @@ func TestStaircase(t *testing.T) {
 	}
 }
 
-// A program that embeds the service does not carry what only the command needs.
-func TestStaircaseKeepsTheRootLight(t *testing.T) {
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path := range strings.Lines(string(out)) {
-		for _, heavy := range []string{"google.golang.org/grpc", "github.com/envoyproxy/"} {
-			if strings.HasPrefix(path, heavy) {
-				t.Errorf("the root depends on %s", path)
+// What a program does not use, it does not carry.
+func TestStaircaseKeepsProgramsLight(t *testing.T) {
+	drivers := []string{"modernc.org/sqlite", "github.com/jackc/", "github.com/uptrace/"}
+	routers := []string{"github.com/go-chi/", "github.com/gin-gonic/", "github.com/labstack/"}
+	command := []string{"github.com/spf13/", "google.golang.org/grpc", "github.com/envoyproxy/"}
+	for _, tt := range []struct {
+		program []string
+		without []string
+	}{
+		{[]string{"."}, slices.Concat(command, routers[1:])},
+		{[]string{"./authz", "./policies"}, slices.Concat(drivers, routers, command)},
+		{[]string{"./client", "./guard"}, slices.Concat(drivers, routers, command, []string{"github.com/open-policy-agent/", "github.com/prometheus/", module + "/authz"})},
+	} {
+		out, err := exec.CommandContext(t.Context(), "go", append([]string{"list", "-deps"}, tt.program...)...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for path := range strings.Lines(string(out)) {
+			for _, heavy := range tt.without {
+				if strings.HasPrefix(path, heavy) {
+					t.Errorf("%v depends on %s", tt.program, path)
+				}
 			}
 		}
 	}

@@ -126,6 +126,11 @@ var (
 	ErrBadCredential = errors.New("bad credential")
 	// ErrUnauthenticated reports that somebody has to be known to be calling.
 	ErrUnauthenticated = errors.New("not authenticated")
+	// ErrInvalid reports a question that is not as it must be; asking again is of
+	// no use.
+	ErrInvalid = errors.New("bad request")
+	// ErrLimited reports that a key has reached a limit of its own.
+	ErrLimited = errors.New("limit reached")
 	// ErrUnavailable reports that there is no answer now, and may be one later.
 	ErrUnavailable = errors.New("storage is not available")
 )

@@ -14,6 +14,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown/builtins"
+	otel "go.opentelemetry.io/otel/trace"
 
 	"github.com/ostiary/ostiary/authz/compiled"
 )
@@ -35,6 +36,10 @@ type Options struct {
 	// default is 1000; a negative number is never.
 	Recheck int
 	Log     *slog.Logger // default discards
+	// Tracer, if set, makes a span of each decision. TraceIDs puts the ids of
+	// principals and resources into it, which can be e-mail addresses.
+	Tracer   otel.Tracer
+	TraceIDs bool
 }
 
 // Engine answers requests by the policy in force.
@@ -43,6 +48,8 @@ type Engine struct {
 	recorder Recorder
 	clock    func() time.Time
 	describe func(ctx context.Context, r Resource, action string) (Resource, error)
+	tracer   otel.Tracer
+	traceIDs bool
 	policy   atomic.Pointer[Policy]
 	watch    atomic.Pointer[func(Outcome)]
 
@@ -58,7 +65,7 @@ type Engine struct {
 // NewEngine returns an engine without a policy: it denies everything as
 // unavailable until the first Swap.
 func NewEngine(o Options) *Engine {
-	e := &Engine{deadline: o.Deadline, recorder: o.Recorder, clock: o.Clock, describe: o.Describe}
+	e := &Engine{deadline: o.Deadline, recorder: o.Recorder, clock: o.Clock, describe: o.Describe, tracer: o.Tracer, traceIDs: o.TraceIDs}
 	if e.deadline <= 0 {
 		e.deadline = time.Second
 	}
@@ -228,6 +235,13 @@ func (j Judge) Decide(ctx context.Context, r Request) (Decision, error) {
 }
 
 func (e *Engine) decide(ctx context.Context, p *Policy, r Request) (Decision, error) {
+	if e.tracer != nil {
+		return e.traced(ctx, p, r)
+	}
+	return e.decideNow(ctx, p, r)
+}
+
+func (e *Engine) decideNow(ctx context.Context, p *Policy, r Request) (Decision, error) {
 	facts := FactsFrom(ctx)
 	watch := e.watch.Load()
 	var nd, again Nondeterminism

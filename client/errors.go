@@ -1,7 +1,6 @@
 package client
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -18,9 +17,9 @@ var (
 	// the decision, or an *[Error] with the reasons if the program itself may not ask.
 	ErrDenied = access.ErrDenied
 	// ErrInvalid: the question is not as it must be; asking again is of no use.
-	ErrInvalid = errors.New("bad request")
+	ErrInvalid = access.ErrInvalid
 	// ErrLimited: the key has reached a limit; see [Error.RetryAfter].
-	ErrLimited = errors.New("limit reached")
+	ErrLimited = access.ErrLimited
 	// ErrUnavailable: there is no answer now, and may be one later.
 	ErrUnavailable = access.ErrUnavailable
 )

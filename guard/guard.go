@@ -45,9 +45,10 @@ type Service interface {
 	// principal ([PrincipalFrom]) and the facts of the request, with an error too
 	// as far as they are known.
 	//
-	// Errors: *[access.DeniedError] if the caller may not; [access.ErrUnauthenticated] or
-	// [access.ErrBadCredential] if nobody is known to be calling; others if
-	// there is no decision.
+	// Errors, for errors.Is and errors.As: *[access.DeniedError] if the caller may
+	// not; [access.ErrBadCredential] and [access.ErrUnauthenticated] of a
+	// credential that is not good; [access.ErrLimited]; [access.ErrInvalid], as of two
+	// credentials; anything else is no decision, mostly [access.ErrUnavailable].
 	Admit(r *http.Request, action access.Action, resource access.Resource) (context.Context, access.Decision, error)
 
 	// Refuse answers r, which Admit refused with err: 401 with

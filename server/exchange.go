@@ -21,6 +21,7 @@ import (
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	x, ctx := s.Reader.Begin(w, r, s.Metrics.Decided)
+	ctx, span := s.span(ctx, r)
 
 	// The route context is ours whatever router the handler stands in:
 	// patterns here are of the whole path.
@@ -44,6 +45,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		s.contexts.Put(rctx)
 		s.done(x, r, pattern, time.Since(start))
+		ended(span, r.Method, cmp.Or(pattern, "unmatched"), cmp.Or(x.Status(), http.StatusOK))
 		if failure != nil {
 			panic(failure)
 		}

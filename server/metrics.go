@@ -25,6 +25,7 @@ type Metrics struct {
 	handler   http.Handler
 	requests  *prometheus.HistogramVec
 	decisions *prometheus.CounterVec
+	meter     *instruments // nil: nobody else wants to know
 
 	// What is known of labels that were seen. It is replaced, never changed,
 	// so that counting takes no lock.
@@ -169,6 +170,9 @@ func (m *Metrics) served(method, pattern string, status int, took time.Duration)
 		o = add(m, &m.routes, key, m.requests.WithLabelValues(method, pattern, strconv.Itoa(status)))
 	}
 	o.Observe(took.Seconds())
+	if m.meter != nil {
+		m.meter.served(method, pattern, status, took.Seconds())
+	}
 }
 
 func known(method string) bool {
@@ -201,6 +205,9 @@ func (m *Metrics) Decided(d authz.Decision) {
 		c = add(m, &m.answers, key, m.decisions.WithLabelValues(name, key.code))
 	}
 	c.Inc()
+	if m.meter != nil {
+		m.meter.decided(d, key.code)
+	}
 }
 
 func add[K comparable, V any](m *Metrics, to *atomic.Pointer[map[K]V], key K, v V) V {

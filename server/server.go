@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
@@ -71,6 +72,7 @@ type Options struct {
 	// own list.
 	Origins []string
 	Metrics *Metrics         // nil: nothing is counted
+	Tracer  trace.Tracer     // nil: no spans
 	Clock   func() time.Time // default time.Now
 }
 

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
@@ -70,6 +71,8 @@ type Pool struct {
 	// StatementTimeout ends what takes longer, on Postgres. Zero leaves it to
 	// the server. Migrations have no bound.
 	StatementTimeout time.Duration
+	// Tracer, if set, makes spans of queries that are part of something traced.
+	Tracer trace.Tracer
 }
 
 // Open opens the database that dsn names ("sqlite:PATH", "sqlite::memory:",
@@ -109,6 +112,9 @@ func OpenUnmigrated(ctx context.Context, dsn string, pool ...Pool) (*DB, error) 
 	}
 	if err != nil {
 		return nil, err
+	}
+	if p.Tracer != nil {
+		db.trace(p.Tracer)
 	}
 	db.bell = make(chan struct{}, 1)
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))

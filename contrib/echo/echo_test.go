@@ -1,0 +1,56 @@
+package ostiaryecho_test
+
+import (
+	"net/http"
+	"testing"
+	"testing/fstest"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/ostiary/ostiary/access"
+	ostiaryecho "github.com/ostiary/ostiary/contrib/echo"
+	"github.com/ostiary/ostiary/ostiarytest"
+)
+
+func TestRoutesOfEcho(t *testing.T) {
+	s := ostiarytest.New(t, ostiarytest.Policies(fstest.MapFS{
+		"document.rego": {Data: []byte("package app.document\n\nallow if input.resource.id == \"open\"\n")},
+		"path.rego":     {Data: []byte("package app.path\n\nallow if input.resource.id == \"/paths/:id\"\n")},
+	}))
+	key := s.User("Ann").Key(access.Permissions{"*": {"*"}})
+	e := echo.New()
+	reached := false
+	show := func(c echo.Context) error {
+		reached = true
+		c.Response().Flush()
+		return c.String(http.StatusOK, ostiaryecho.Principal(c).Subject().Identity().User.Name)
+	}
+	e.GET("/documents/:id", show, ostiaryecho.Require(s, "read", ostiaryecho.ByParam("document", "id")))
+	e.GET("/paths/:id", show, ostiaryecho.Require(s, "read", ostiaryecho.ByRoute("path")))
+	e.GET("/wrong/:id", show, ostiaryecho.Require(s, "read", ostiaryecho.ByParam("document", "nmae")))
+	e.GET("/users", show, ostiaryecho.Require(s, "list", ostiaryecho.OfType("user")))
+	for _, tt := range []struct {
+		who    ostiarytest.Caller
+		path   string
+		status int
+	}{
+		{key, "/documents/open", 200},
+		{key, "/documents/closed", 403},
+		{key, "/paths/x", 200},
+		{key, "/wrong/open", 500},
+		{key, "/users", 403},
+		{s.Nobody(), "/documents/closed", 401},
+	} {
+		reached = false
+		w := s.Do(e, tt.who, "GET", tt.path, nil)
+		if w.Code != tt.status || reached != (tt.status == 200) {
+			t.Errorf("%s %s: got %d %s, want %d", tt.who, tt.path, w.Code, w.Body, tt.status)
+		}
+		if (w.Code == 401) != (w.Header().Get("WWW-Authenticate") != "") {
+			t.Errorf("%s: WWW-Authenticate %q", tt.path, w.Header().Get("WWW-Authenticate"))
+		}
+		if w.Code < 500 && w.Header().Get("Ostiary-Decision") == "" {
+			t.Errorf("%s: no Ostiary-Decision", tt.path)
+		}
+	}
+}
