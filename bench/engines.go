@@ -43,7 +43,8 @@ const (
 
 func engines() []engine {
 	return []engine{
-		{compiled, decider(nil), everything},
+		{compiled, decider(authz.Options{}), everything},
+		{"ostiary-topdown", decider(authz.Options{Topdown: true}), everything},
 		{"ostiary-key-and-decision", service, func(q *question) bool { return q.name == keyed }},
 		{prepared, openPrepared, everything},
 		{"cedar-go", openCedar, everything},
@@ -55,12 +56,8 @@ func engines() []engine {
 
 // decider is Ostiary's engine as a program has it that embeds it, without a
 // database; what it is told of the credential is at hand.
-func decider(change func(*authz.Options)) func([]question) (func(int) (bool, error), func(), error) {
+func decider(o authz.Options) func([]question) (func(int) (bool, error), func(), error) {
 	return func(qs []question) (func(int) (bool, error), func(), error) {
-		var o authz.Options
-		if change != nil {
-			change(&o)
-		}
 		e := authz.NewEngine(o)
 		if _, err := policies.Open(context.Background(), policies.Options{Engine: e, FS: bundle()}); err != nil {
 			return nil, nil, err
