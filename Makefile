@@ -7,7 +7,7 @@ FUZZTIME ?= 10s
 COUNT    ?= 6
 
 # Modules of their own, so that the core drags in nothing of theirs.
-CONTRIB  := contrib/gin contrib/echo contrib/grpc
+MODULES  := contrib/gin contrib/echo contrib/grpc examples/grpc
 
 # Hashing passwords is arithmetic in one goroutine: watched for races it takes
 # ten times as long, and finds nothing.
@@ -24,7 +24,7 @@ build: ## build bin/ostiary
 
 test: needs ## everything: Go (with the race detector), Rego, command scripts, JavaScript client
 	go test $(RACE) -shuffle=on -p $(PROCS) -timeout 15m ./...
-	@for m in $(CONTRIB); do (cd $$m && go test $(RACE) -shuffle=on -p $(PROCS) ./...) || exit 1; done
+	@for m in $(MODULES); do (cd $$m && go test $(RACE) -shuffle=on -p $(PROCS) ./...) || exit 1; done
 
 check: ## formatting, vet, staticcheck, staircase, Rego, generated files, go.mod
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these" >&2; exit 1; }
@@ -32,7 +32,7 @@ check: ## formatting, vet, staticcheck, staircase, Rego, generated files, go.mod
 	go tool staticcheck ./...
 	go test -run 'Staircase|Documentation|Formatted|Generated' . ./policies/... ./cmd/... ./server/...
 	go mod tidy -diff
-	@for m in $(CONTRIB); do (cd $$m && go vet ./... && go mod tidy -diff) || exit 1; done
+	@for m in $(MODULES); do (cd $$m && go vet ./... && go mod tidy -diff) || exit 1; done
 
 e2e: needs ## only the end-to-end tests with the real JavaScript client
 	go test -count=1 -v -timeout 15m ./e2e
