@@ -7,7 +7,7 @@ FUZZTIME ?= 10s
 COUNT    ?= 6
 
 # Modules of their own, so that the core drags in nothing of theirs.
-MODULES  := contrib/gin contrib/echo contrib/grpc bench
+MODULES  := contrib/gin contrib/echo contrib/grpc examples/grpc bench
 
 # Hashing passwords is arithmetic in one goroutine: watched for races it takes
 # ten times as long, and finds nothing.

@@ -83,6 +83,10 @@ func TestRegoIsFormatted(t *testing.T) {
 		t.Fatal(err)
 	}
 	files = append(files, more...)
+	if more, err = filepath.Glob("../examples/*/policies/*.rego"); err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, more...)
 	own, err := filepath.Glob("[bs]*/*.rego")
 	if err != nil {
 		t.Fatal(err)

@@ -43,6 +43,7 @@ func TestOwnersReadTheirDocuments(t *testing.T) {
 		return secret.Reveal()
 	}
 	read := authz.Permissions{"document": {"read"}}
+	ann := key("ann@example.com", read)
 
 	handler := routes(o)
 	for _, tt := range []struct {
@@ -50,7 +51,7 @@ func TestOwnersReadTheirDocuments(t *testing.T) {
 		status    int
 		body      string
 	}{
-		{"the owner", key("ann@example.com", read), http.StatusOK, "welcome, read by ann\n"},
+		{"the owner", ann, http.StatusOK, "welcome, read by ann\n"},
 		{"the owner, with a key that was not granted it", key("ann@example.com", nil), http.StatusForbidden, "grant_missing"},
 		{"somebody else", key("bob@example.com", read), http.StatusForbidden, "role_missing"},
 		{"nobody", "", http.StatusUnauthorized, ""},
@@ -77,6 +78,19 @@ func TestOwnersReadTheirDocuments(t *testing.T) {
 		handler.ServeHTTP(w, httptest.NewRequest("GET", "/api/auth/ok", nil))
 		if w.Code != http.StatusOK {
 			t.Errorf("got %d, want 200", w.Code)
+		}
+	})
+
+	t.Run("nobody is let in when it is closed", func(t *testing.T) {
+		r := httptest.NewRequest("GET", "/documents/welcome", nil)
+		r.Header.Set("x-api-key", ann)
+		if err := o.Close(); err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		if w.Code == http.StatusOK || !strings.Contains(strings.ToLower(w.Body.String()), "unavailable") {
+			t.Errorf("got %d %q", w.Code, w.Body)
 		}
 	})
 }
