@@ -26,7 +26,7 @@ func TestPoliciesArePublished(t *testing.T) {
 	key := "x-api-key: " + secret
 	publish := func(body string, status int, code string) map[string]any {
 		t.Helper()
-		got := h.do(t, "POST", "/v1/policy/revisions", body, key)
+		got := h.do(t, "POST", "/v1/policy/publish", body, key)
 		if got.StatusCode != status || code != "" && got.code(t) != code {
 			t.Fatalf("got %d %s, want %d %s", got.StatusCode, got.body, status, code)
 		}
@@ -113,7 +113,7 @@ func TestBundlesAreTried(t *testing.T) {
 		}
 	}
 	for path, body := range map[string]string{
-		"POST /v1/policy/revisions": bundleOf(map[string]string{}, ""), "POST /v1/policy/rollback": `{}`, "PUT /v1/roles/r": `{"permissions":{}}`,
+		"POST /v1/policy/publish": bundleOf(map[string]string{}, ""), "POST /v1/policy/rollback": `{}`, "PUT /v1/roles/r": `{"permissions":{}}`,
 		"DELETE /v1/roles/r": "", "GET /v1/policy/revisions": "", "GET /v1/policy/revisions/x": "",
 	} {
 		method, path, _ := strings.Cut(path, " ")
@@ -220,16 +220,16 @@ func TestPublishingIsHeldAgainstRecords(t *testing.T) {
 	replay := func(more string) string {
 		return bundleOf(map[string]string{"document.rego": document}, `,"replay":{"since":"24h"`+more+`}`)
 	}
-	got := h.do(t, "POST", "/v1/policy/revisions", replay(""), key)
+	got := h.do(t, "POST", "/v1/policy/publish", replay(""), key)
 	if got.StatusCode != 422 || got.code(t) != "POLICY_REPLAY" || !strings.Contains(got.body, `"denyToAllow":1`) || !strings.Contains(got.body, "1 decisions would flip, deny-to-allow: document:read by admin") {
 		t.Errorf("not expected: %d %s", got.StatusCode, got.body)
 	}
 	for body, status := range map[string]int{replay(`,"failOn":"some"`): 400, replay(`,"expect":[{"rolle":"x"}]`): 400, bundleOf(map[string]string{}, `,"replay":{"since":"soon"}`): 400} {
-		if got := h.do(t, "POST", "/v1/policy/revisions", body, key); got.StatusCode != status {
+		if got := h.do(t, "POST", "/v1/policy/publish", body, key); got.StatusCode != status {
 			t.Errorf("%s: %d %s", body, got.StatusCode, got.body)
 		}
 	}
-	got = h.do(t, "POST", "/v1/policy/revisions", replay(`,"expect":[{"action":"read","resourceType":"document"}]`), key)
+	got = h.do(t, "POST", "/v1/policy/publish", replay(`,"expect":[{"action":"read","resourceType":"document"}]`), key)
 	if got.StatusCode != 201 || !strings.Contains(got.body, `"expected":true`) {
 		t.Errorf("expected: %d %s", got.StatusCode, got.body)
 	}
