@@ -140,6 +140,8 @@ func New(o Options) (http.Handler, error) {
 	s.native(http.MethodDelete, "/v1/roles/{name}", s.deleteRole)
 	s.native(http.MethodPost, "/v1/policy/check", s.checkPolicy)
 	s.native(http.MethodPost, "/v1/policy/test", s.testPolicy)
+	s.native(http.MethodPost, "/v1/policy/eval", s.evalPolicy)
+	s.native(http.MethodPost, "/v1/policy/replay", s.replayPolicy)
 	s.native(http.MethodPost, "/v1/policy/explain", s.explainPolicy)
 	s.native(http.MethodGet, "/v1/policy/permissions", s.effective)
 	s.native(http.MethodGet, "/v1/policy/bundle", s.bundle)
