@@ -323,7 +323,7 @@ func TestQueriesAreAnswered(t *testing.T) {
 		{`{"query":"opa.runtime()"}`, 422, "undefined function opa.runtime"},
 		{`{"query":"to_number(\"x\")"}`, 422, "QUERY_FAILED"},
 		{`{"query":"count({[x, y, z] | x := numbers.range(1, 3000)[_]; y := numbers.range(1, 3000)[_]; z := numbers.range(1, 3000)[_]; x + y == z * 100000})"}`, 422, policies.ErrEvalTime.Error()},
-		{`{"query":"numbers.range(1, 300000)"}`, 422, "more than 1048576 bytes"},
+		{`{"query":"[input, input]","input":{"a":"` + strings.Repeat("x", 600<<10) + `"}}`, 422, "more than 1048576 bytes"},
 		{`{"query":"` + strings.Repeat("1", policies.MaxQuery+1) + `"}`, 400, "/query must have 1 to 10000 bytes"},
 		{`{"query":""}`, 400, "/query must have"},
 		{`{"input":{}}`, 400, "/query is required"},
