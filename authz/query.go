@@ -267,8 +267,15 @@ func (e *Engine) evaluation(ctx context.Context, p *Policy, o QueryOptions) *eva
 // text runs a query that somebody wrote.
 func (v *evaluation) text(ctx context.Context, text string, read func(*Answer, rego.ResultSet)) (Answer, error) {
 	body, err := ast.ParseBodyWithOpts(text, ast.ParserOptions{Capabilities: capabilities})
+	if err == nil && len(body) == 0 {
+		err = errors.New("there is no query")
+	}
 	if err != nil {
-		return Answer{}, regoError(Parsing, err)
+		err = regoError(Parsing, err)
+		if _, ok := errors.AsType[*RegoError](err); !ok {
+			err = &RegoError{Stage: Parsing, err: err} // of text that is no query at all
+		}
+		return Answer{}, err
 	}
 	prepared, err := v.policy.topdown.rego(body, v.o.StrictErrors, v.metrics).PrepareForEval(ctx)
 	if err != nil {

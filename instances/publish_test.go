@@ -53,7 +53,7 @@ func TestPoliciesArePublishedToAllInstances(t *testing.T) {
 		return files
 	}
 	within("at first", 0, false)
-	got := h.instances[0].post("/v1/policy/revisions", map[string]any{"files": files(), "note": "all read"}, h.admin)
+	got := h.instances[0].post("/v1/policy/publish", map[string]any{"files": files(), "note": "all read"}, h.admin)
 	if got.status != http.StatusCreated {
 		t.Fatalf("publish: %d %s", got.status, got.body)
 	}
@@ -86,7 +86,7 @@ func TestPoliciesArePublishedToAllInstances(t *testing.T) {
 			"policy_test.rego", "package app.policy_test\n\ntest_deny if count(data.app.policy.deny) == 1 with input as {\"action\": {\"name\": \"publish\"}}\n"),
 			"POLICY_LOCKOUT", "nobody who may publish now could publish the next policy"},
 	} {
-		got := h.instances[1].post("/v1/policy/revisions", map[string]any{"files": c.files}, h.admin)
+		got := h.instances[1].post("/v1/policy/publish", map[string]any{"files": c.files}, h.admin)
 		var problem struct {
 			Code, Detail string
 			Errors       []struct{ Detail string }
@@ -103,7 +103,7 @@ func TestPoliciesArePublishedToAllInstances(t *testing.T) {
 		}
 	}
 
-	got = h.instances[1].post("/v1/policy/revisions", map[string]any{"files": files("document.rego", "package app.document\n\nallow if input.action.name == \"write\"\n", "document_test.rego",
+	got = h.instances[1].post("/v1/policy/publish", map[string]any{"files": files("document.rego", "package app.document\n\nallow if input.action.name == \"write\"\n", "document_test.rego",
 		"package app.document_test\n\ntest_write if data.app.document.allow with input as {\"action\": {\"name\": \"write\"}}\n"), "note": "nobody"}, h.admin)
 	if got.status != http.StatusCreated {
 		t.Fatalf("publish nothing: %d %s", got.status, got.body)
@@ -147,7 +147,7 @@ func TestWhatIsPublishedCanBeMendedWhenItNoLongerCompiles(t *testing.T) {
 		return i.post("/v1/authorize", map[string]any{"action": "read", "resource": map[string]any{"type": "document", "id": "d"}}, key)
 	}
 	files := map[string]string{"document.rego": "package app.document\n\nallow if input.action.name == \"read\"\n"}
-	got := h.instances[0].post("/v1/policy/revisions", map[string]any{"files": files}, h.admin)
+	got := h.instances[0].post("/v1/policy/publish", map[string]any{"files": files}, h.admin)
 	if got.status != http.StatusCreated {
 		t.Fatalf("publish: %d %s", got.status, got.body)
 	}
@@ -169,7 +169,7 @@ func TestWhatIsPublishedCanBeMendedWhenItNoLongerCompiles(t *testing.T) {
 		}
 	}
 	for path, body := range map[string]map[string]any{
-		"/v1/policy/revisions": {"files": files}, "/v1/policy/rollback": {}, "/v1/data/app/document/allow": {"input": map[string]any{}},
+		"/v1/policy/publish": {"files": files}, "/v1/policy/rollback": {}, "/v1/data/app/document/allow": {"input": map[string]any{}},
 		"/access/v1/evaluation":    {"subject": map[string]any{"type": "user", "id": "x"}, "action": map[string]any{"name": "read"}, "resource": map[string]any{"type": "document", "id": "d"}},
 		"/access/v1/search/action": {"subject": map[string]any{"type": "user", "id": "x"}, "resource": map[string]any{"type": "document", "id": "d"}},
 		"/v1/filter":               {"action": "read", "resourceType": "document"},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/authz"
 )
 
 // Which flips are a failure, beside [DenyToAllow].
@@ -33,10 +34,12 @@ func CheckFailOn(text string) error {
 	return nil
 }
 
-// Limits of replaying before publishing. The newest decisions come first, so what
-// is beyond is older.
+// Limits of replaying where decisions are made. The newest decisions come first, so
+// what is beyond is older.
 const (
 	DefaultGateRecords = 100_000
+	DefaultReplaySince = 24 * time.Hour
+	MaxExpectations    = 1000
 	gateTime           = 20 * time.Second
 	// mostKept is how many groups a publication keeps of its report.
 	mostKept = 50
@@ -91,8 +94,8 @@ func (l *Library) gate(ctx context.Context, c *candidate, asked ReplayGate) (*Re
 		}
 		return nil, nil
 	}
-	if l.options.Decisions == nil {
-		return nil, &authn.InvalidError{Field: "replay", Reason: "there are no decisions to replay"}
+	if err := l.replayable(asked.Expect, "replay/"); err != nil {
+		return nil, err
 	}
 	failOn := cmp.Or(asked.FailOn, DenyToAllow)
 	if err := CheckFailOn(failOn); err != nil {
@@ -103,26 +106,11 @@ func (l *Library) gate(ctx context.Context, c *candidate, asked ReplayGate) (*Re
 			failOn = configured
 		}
 	}
-	for i, e := range asked.Expect {
-		if err := e.Check(); err != nil {
-			return nil, &authn.InvalidError{Field: fmt.Sprintf("replay/expect/%d", i), Reason: err.Error()}
-		}
-	}
-	// One at a time, and not on all cores: what is asked here competes with what is
-	// decided.
-	select {
-	case l.turn <- struct{}{}:
-		defer func() { <-l.turn }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	limited := ""
-	report, err := replay(ctx, c.policy, l.recent(ctx, since, &limited), max(1, runtime.GOMAXPROCS(0)/2))
+	report, err := l.rehearse(ctx, c, since, asked.Expect)
 	if err != nil {
 		return nil, err
 	}
-	report.Limited = limited
-	failures := report.Failures(failOn, report.Expect(asked.Expect))
+	failures := report.Failures(failOn, report.Missed)
 	if slow := slices.IndexFunc(report.NotReplayable, func(o Obstacle) bool { return o.Why == tooSlow }); slow >= 0 && failOn != FailOnNone {
 		failures = append(failures, fmt.Errorf("%s for %d decisions", tooSlow, report.NotReplayable[slow].Count))
 	}
@@ -132,6 +120,74 @@ func (l *Library) gate(ctx context.Context, c *candidate, asked ReplayGate) (*Re
 		return nil, &RefusedError{Step: StepReplay, Mistakes: failures, Replay: &report}
 	}
 	return &report, nil
+}
+
+// Replay asks files, checked as for publishing, what was decided since, by default
+// [DefaultReplaySince], and says which answers would be others. It changes nothing,
+// and has the limits of replaying before publishing. policy:test, and decision:read
+// because the report names decisions. What cannot be in force is a *[RefusedError].
+func (l *Library) Replay(ctx context.Context, caller authn.Principal, files map[string]string, since time.Duration, expected []Expectation) (ReplayReport, error) {
+	if _, err := authn.Permit(ctx, l.options.Engine, caller, "test", authz.Resource{Type: "policy"}); err != nil {
+		return ReplayReport{}, err
+	}
+	if _, err := authn.Permit(ctx, l.options.Engine, caller, "read", authz.Resource{Type: "decision"}); err != nil {
+		return ReplayReport{}, err
+	}
+	if err := l.replayable(expected, ""); err != nil {
+		return ReplayReport{}, err
+	}
+	if err := fits(files); err != nil {
+		return ReplayReport{}, err
+	}
+	c, err := l.candidate(ctx, files, true, false)
+	if err != nil {
+		return ReplayReport{}, err
+	}
+	return l.rehearse(ctx, c, cmp.Or(since, DefaultReplaySince), expected)
+}
+
+// replayable reports what stands in the way of replaying; in is where expected is.
+func (l *Library) replayable(expected []Expectation, in string) error {
+	if l.options.Decisions == nil {
+		return &authn.InvalidError{Field: strings.TrimSuffix(in, "/"), Reason: "there are no decisions to replay"}
+	}
+	if len(expected) > MaxExpectations {
+		return &authn.InvalidError{Field: in + "expect", Reason: fmt.Sprintf("has more than %d expectations", MaxExpectations)}
+	}
+	for i, e := range expected {
+		if err := e.Check(); err != nil {
+			return &authn.InvalidError{Field: fmt.Sprintf("%sexpect/%d", in, i), Reason: err.Error()}
+		}
+	}
+	return nil
+}
+
+// rehearse asks c what was decided since, and marks what is expected. One at a time,
+// and not on all cores: what is asked here competes with what is decided.
+func (l *Library) rehearse(ctx context.Context, c *candidate, since time.Duration, expected []Expectation) (ReplayReport, error) {
+	done, err := l.alone(ctx)
+	if err != nil {
+		return ReplayReport{}, err
+	}
+	defer done()
+	limited := ""
+	report, err := replay(ctx, c.policy, l.recent(ctx, since, &limited), max(1, runtime.GOMAXPROCS(0)/2))
+	if err != nil {
+		return ReplayReport{}, err
+	}
+	report.Limited = limited
+	report.Missed = report.Expect(expected)
+	return report, nil
+}
+
+// alone waits until nobody else tries a candidate here.
+func (l *Library) alone(ctx context.Context) (done func(), err error) {
+	select {
+	case l.turn <- struct{}{}:
+		return func() { <-l.turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // recent yields what was decided since, the newest first, until there is too much

@@ -242,12 +242,11 @@ const testTime = 20 * time.Second
 // care; if tested does, it runs their tests. One at a time: what is compiled here
 // competes with what is decided.
 func (l *Library) candidate(ctx context.Context, files map[string]string, fresh, tested bool) (*candidate, error) {
-	select {
-	case l.turn <- struct{}{}:
-		defer func() { <-l.turn }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	done, err := l.alone(ctx)
+	if err != nil {
+		return nil, err
 	}
+	defer done()
 	fsys, mistakes := filesystem(files)
 	if len(mistakes) > 0 {
 		return nil, &RefusedError{Step: StepCheck, Mistakes: mistakes}
@@ -264,7 +263,6 @@ func (l *Library) candidate(ctx context.Context, files map[string]string, fresh,
 		}
 	}
 	if len(mistakes) == 0 {
-		var err error
 		c.bundle, c.policy, err = compile(ctx, fsys, l.options.Settings)
 		mistakes = mistakesOf(err)
 	}

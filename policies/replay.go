@@ -39,6 +39,8 @@ type ReplayReport struct {
 	// Limited says of what there was too much to look at older decisions:
 	// "records" or "time"; empty if it was not.
 	Limited string `json:"limited,omitempty"`
+	// Missed are expectations to which nothing came.
+	Missed []Expectation `json:"missed,omitempty"`
 }
 
 // Obstacle is why some records could not be replayed.

@@ -71,6 +71,8 @@ const (
 	CodePolicyTests          = "POLICY_TESTS"           // 422: a test of the policy fails, or they reach too little
 	CodePolicyLockout        = "POLICY_LOCKOUT"         // 422: nobody would be left to publish the next policy
 	CodePolicyReplay         = "POLICY_REPLAY"          // 422: recorded decisions would fall otherwise; see replay
+	CodeQueryInvalid         = "QUERY_INVALID"          // 422: the query does not parse or compile; see errors
+	CodeQueryFailed          = "QUERY_FAILED"           // 422: the query fails, takes too long or comes to too much
 	CodeRateLimited          = "RATE_LIMITED"           // 429: see Retry-After
 	CodeUsageExceeded        = "USAGE_EXCEEDED"         // 429: the key has no uses left
 	CodeInternal             = "INTERNAL"               // 500

@@ -84,13 +84,17 @@ func (s *server) ask(c *call, action string, resource authz.Resource) error {
 // answer writes v as JSON.
 func answer(w http.ResponseWriter, status int, v any) error {
 	body, err := encode(v)
-	if err != nil {
-		return err
+	if err == nil {
+		send(w, status, body)
 	}
+	return err
+}
+
+// send writes body, which is JSON.
+func send(w http.ResponseWriter, status int, body []byte) {
 	w.Header()["Content-Type"] = jsonType
 	w.WriteHeader(status)
 	w.Write(body)
-	return nil
 }
 
 // encode is json.Marshal in a fixed order. Numbers that came out of a policy or a

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/policies"
@@ -70,14 +72,20 @@ type gateDocument struct {
 }
 
 func (d gateDocument) gate() (policies.ReplayGate, error) {
-	g := policies.ReplayGate{FailOn: d.FailOn.value, Expect: d.Expect.value}
-	if d.Since.set {
-		var err error
-		if g.Since, err = time.ParseDuration(d.Since.value); err != nil || g.Since <= 0 {
-			return g, invalid("/replay/since", "must be a duration such as 24h")
-		}
+	since, err := duration(d.Since, "/replay/since")
+	return policies.ReplayGate{Since: since, FailOn: d.FailOn.value, Expect: d.Expect.value}, err
+}
+
+// duration reads how long something is, zero if that is not said.
+func duration(in field[string], pointer string) (time.Duration, error) {
+	if !in.set {
+		return 0, nil
 	}
-	return g, nil
+	d, err := time.ParseDuration(in.value)
+	if err != nil || d <= 0 {
+		return 0, invalid(pointer, "must be a duration such as 24h")
+	}
+	return d, nil
 }
 
 // expected is the revision that has to be in force.
@@ -239,10 +247,8 @@ func (s *server) startShadow(c *call) error {
 		return invalid("", "must have either files or revision")
 	}
 	start := policies.ShadowStart{Files: in.Files.value, Revision: in.Revision.value, Note: in.Note.value}
-	if in.For.set {
-		if start.For, err = time.ParseDuration(in.For.value); err != nil || start.For <= 0 {
-			return invalid("/for", "must be a duration such as 24h")
-		}
+	if start.For, err = duration(in.For, "/for"); err != nil {
+		return err
 	}
 	shadow, err := s.Policies.StartShadow(c.ctx, c.caller, start)
 	if err != nil {
@@ -319,6 +325,100 @@ func (s *server) tryPolicy(c *call, tested bool) error {
 		}
 	}
 	return answer(c.w, http.StatusOK, out)
+}
+
+// replayPolicy asks a bundle what was decided before. That answers would be others
+// is an answer, not an error.
+func (s *server) replayPolicy(c *call) error {
+	in, err := decodeWith[struct {
+		Files  field[map[string]string]      `json:"files"`
+		Since  field[string]                 `json:"since"`
+		Expect field[[]policies.Expectation] `json:"expect"`
+	}](s.Reader.Larger(maxPolicyBody), c)
+	if err != nil {
+		return err
+	}
+	if !in.Files.set {
+		return invalid("/files", "is required")
+	}
+	since, err := duration(in.Since, "/since")
+	if err != nil {
+		return err
+	}
+	report, err := s.Policies.Replay(c.ctx, c.caller, in.Files.value, since, in.Expect.value)
+	if err != nil {
+		return err
+	}
+	return answer(c.w, http.StatusOK, report)
+}
+
+// maxEvaluated is the largest answer to a query, in bytes of JSON.
+const maxEvaluated = 1 << 20
+
+// evalPolicy answers a query over the bundle in force or over another.
+func (s *server) evalPolicy(c *call) error {
+	in, err := decodeWith[struct {
+		Query field[string]            `json:"query"`
+		Input field[exact]             `json:"input"`
+		Files field[map[string]string] `json:"files"`
+	}](s.Reader.Larger(maxPolicyBody), c)
+	if err != nil {
+		return err
+	}
+	if !in.Query.set {
+		return invalid("/query", "is required")
+	}
+	x, err := s.Policies.Eval(c.ctx, c.caller, in.Query.value, in.Input.value, in.Files.value)
+	if err != nil {
+		return queryProblem(err)
+	}
+	out, err := encode(x)
+	if err != nil {
+		return err
+	}
+	if len(out) > maxEvaluated {
+		return problem(http.StatusUnprocessableEntity, CodeQueryFailed, fmt.Sprintf("the query comes to more than %d bytes", maxEvaluated))
+	}
+	send(c.w, http.StatusOK, out)
+	return nil
+}
+
+// queryProblem words why a query has no answer; what is not about the query stays
+// as it is.
+func queryProblem(err error) error {
+	if errors.Is(err, policies.ErrEvalTime) {
+		return problem(http.StatusUnprocessableEntity, CodeQueryFailed, err.Error())
+	}
+	wrong, ok := errors.AsType[*authz.RegoError](err)
+	if !ok {
+		return err
+	}
+	code := CodeQueryInvalid
+	if wrong.Stage == authz.Evaluating {
+		code = CodeQueryFailed
+	}
+	p := problem(http.StatusUnprocessableEntity, code, wrong.Error())
+	for _, d := range wrong.Details {
+		var m struct {
+			Message  string `json:"message"`
+			Location *struct {
+				File string `json:"file"`
+				Row  int    `json:"row"`
+				Col  int    `json:"col"`
+			} `json:"location"`
+		}
+		if err := json.Unmarshal(d, &m); err != nil {
+			return err
+		}
+		if at := m.Location; at != nil {
+			m.Message = strings.TrimPrefix(fmt.Sprintf("%s:%d:%d: %s", at.File, at.Row, at.Col, m.Message), ":")
+		}
+		p.Errors = append(p.Errors, FieldError{"/query", m.Message})
+	}
+	if len(p.Errors) > 0 {
+		p.Detail = p.Errors[0].Message
+	}
+	return p
 }
 
 func (s *server) roles(c *call) error {

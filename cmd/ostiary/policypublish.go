@@ -164,7 +164,7 @@ func policyPublish() *cobra.Command {
 		if gate := gateBody(in.Replay); len(gate) > 0 {
 			more["replay"] = gate
 		}
-		err = p.do(cmd, http.MethodPost, "/v1/policy/revisions", p.body(cmd, more), func(o *ostiary.Ostiary) (policies.Publication, error) {
+		err = p.do(cmd, http.MethodPost, "/v1/policy/publish", p.body(cmd, more), func(o *ostiary.Ostiary) (policies.Publication, error) {
 			return o.Policies().Publish(cmd.Context(), caller, in)
 		})
 		return under(args[0], fsys, err)

@@ -70,20 +70,20 @@ func policyReplay() *cobra.Command {
 		}); err != nil {
 			return err
 		}
-		missed := report.Expect(expected)
+		report.Missed = report.Expect(expected)
 		if junit != "" {
-			if err := writeReplayJUnit(junit, report, missed, failOn); err != nil {
+			if err := writeReplayJUnit(junit, report, failOn); err != nil {
 				return err
 			}
 		}
 		if err := show(cmd, asJSON, report, replayText(report)); err != nil {
 			return err
 		}
-		for _, e := range missed {
+		for _, e := range report.Missed {
 			text, _ := json.Marshal(e)
 			hint(cmd, "expected, and did not happen: %s", text)
 		}
-		if len(report.Failures(failOn, missed)) > 0 {
+		if len(report.Failures(failOn, report.Missed)) > 0 {
 			return errNo
 		}
 		return nil
@@ -103,7 +103,7 @@ reasons), role, action and resourceType:
   ostiary policy replay --candidate policies --file decisions.jsonl --fail-on any --expect intended.json`
 	r.flags(cmd)
 	cmd.Flags().StringVar(&candidate, "candidate", "", "folder of the policies to ask")
-	cmd.Flags().DurationVar(&since, "since", 24*time.Hour, "decisions as old as this at most")
+	cmd.Flags().DurationVar(&since, "since", policies.DefaultReplaySince, "decisions as old as this at most")
 	cmd.Flags().StringVar(&file, "file", "", "decisions of this export instead")
 	cmd.Flags().StringVar(&failOn, "fail-on", policies.DenyToAllow, "what is a failure: deny-to-allow, any flip, or none")
 	cmd.Flags().StringVar(&expect, "expect", "", "file with the flips that are intended, as JSON")
@@ -176,7 +176,7 @@ func replayText(r policies.ReplayReport) string {
 	return b.String()
 }
 
-func writeReplayJUnit(file string, r policies.ReplayReport, missed []policies.Expectation, failOn string) error {
+func writeReplayJUnit(file string, r policies.ReplayReport, failOn string) error {
 	suite := junitSuite{Name: "replay"}
 	add := func(name, failure string) {
 		c := junitCase{Name: name, Class: "replay"}
@@ -196,7 +196,7 @@ func writeReplayJUnit(file string, r policies.ReplayReport, missed []policies.Ex
 		}
 		add(name, failure)
 	}
-	for _, e := range missed {
+	for _, e := range r.Missed {
 		text, _ := json.Marshal(e)
 		add("expected "+string(text), "did not happen")
 	}
