@@ -2,6 +2,7 @@ package ostiary_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -111,4 +112,57 @@ allow if {
 	fmt.Println("SELECT d.id FROM document AS d WHERE", where, args)
 	// Output:
 	// SELECT d.id FROM document AS d WHERE ("d"."is_public" IS NOT NULL AND NOT (("d"."is_public" IS NOT NULL AND ("d"."is_public" = FALSE)))) []
+}
+
+// Who sends a request, what they may do about several things at once, and why not.
+func ExampleOstiary_Authenticate() {
+	ctx := context.Background()
+	o, err := ostiary.Open(ctx, ostiary.Options{Database: "sqlite::memory:"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer o.Close()
+	program := authn.System("example")
+	ann, err := o.Authn().CreateUser(ctx, program, authn.NewUser{Name: "Ann", Email: "ann@example.com", Roles: []string{"admin"}, RolesGiven: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, key, err := o.Authn().CreateKey(ctx, program, authn.NewKey{OwnerID: ann.ID, Permissions: authz.Permissions{"user": {"list"}}})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	r := httptest.NewRequest("GET", "/", nil)
+	r.Header.Set("x-api-key", key.Reveal())
+	who, err := o.Authenticate(r)
+	if err != nil {
+		log.Fatal(err)
+	}
+	ds, err := o.DecideAll(ctx, []authz.Request{
+		{Subject: who.Subject(), Action: authz.Action{Name: "list"}, Resource: authz.Resource{Type: "user"}},
+		{Subject: who.Subject(), Action: authz.Action{Name: "ban"}, Resource: authz.Resource{Type: "user", ID: "u1"}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, d := range ds {
+		fmt.Println(who.User().Name, d.Allow, d.Reasons[0].Code)
+	}
+	// Output:
+	// Ann true role
+	// Ann false grant_missing
+}
+
+// All that is wrong with the options comes at once.
+func ExampleOpen() {
+	_, err := ostiary.Open(context.Background(), ostiary.Options{Database: "oracle:x", Secrets: []string{"short"}})
+	for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
+		var wrong *ostiary.OptionError
+		if errors.As(e, &wrong) {
+			fmt.Println(wrong.Field)
+		}
+	}
+	// Unordered output:
+	// Database
+	// Secrets
 }
