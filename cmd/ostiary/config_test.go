@@ -75,8 +75,12 @@ func other(s setting) string {
 		return "127.0.0.1:9191"
 	case "base_url", "authzen.identifiers":
 		return "https://auth.example.test"
-	case "policies":
+	case "policies", "policy.shadow":
 		return "."
+	case "evaluator":
+		return "topdown"
+	case "policy.replay.fail_on":
+		return "any"
 	case "cookies.secure":
 		return "true"
 	case "log.level":
@@ -89,7 +93,7 @@ func other(s setting) string {
 		return "revision"
 	case "keys.default_permissions":
 		return "user:list,session:revoke"
-	case "decisions.sample":
+	case "decisions.sample", "policy.shadow_sample":
 		return "0.25"
 	case "decisions.sinks":
 		return "database,file:decisions.log,opa:https://logs.example.test/opa"

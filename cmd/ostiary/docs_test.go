@@ -35,7 +35,7 @@ func TestCounterpartsOfBetterAuthsSettings(t *testing.T) {
 		}
 	}
 	// These have no counterpart: they are Ostiary's own.
-	own := regexp.MustCompile(`^(listen|metrics_listen|ext_authz_listen|shutdown_grace|(authzen|cache|decisions|directory|forward_auth|limits|log|opa|policy|pool|search|throttle)\..*|keys\.retention|password\.hash_.*|session\.short_life)$`)
+	own := regexp.MustCompile(`^(listen|metrics_listen|ext_authz_listen|evaluator|shutdown_grace|(authzen|cache|decisions|directory|forward_auth|limits|log|opa|policy|pool|search|throttle)\..*|keys\.retention|password\.hash_.*|session\.short_life)$`)
 	for key, named := range ours {
 		if !named && !own.MatchString(key) {
 			t.Errorf("%s is nobody's counterpart", key)
