@@ -216,6 +216,17 @@ type Expression struct {
 // input document, nil for none, as of now. It is for whoever holds the policy;
 // others ask an [Engine]. What fails is a *[RegoError].
 func (p *Policy) Query(ctx context.Context, text string, document map[string]any, now time.Time) ([]Solution, error) {
+	body, err := ast.ParseBodyWithOpts(text, ast.ParserOptions{Capabilities: capabilities})
+	if err == nil && len(body) == 0 {
+		err = errors.New("there is no query")
+	}
+	if err != nil {
+		err = regoError(Parsing, err)
+		if _, ok := errors.AsType[*RegoError](err); !ok {
+			err = &RegoError{Stage: Parsing, err: err} // of text that is no query at all
+		}
+		return nil, err
+	}
 	v := &evaluation{policy: p, now: now, limit: &limit{ctx: ctx, deadline: time.Now().Add(10 * time.Second)}, metrics: metrics.NoOp(), labels: &topdown.EvaluatedRuleTracker{}}
 	v.o.StrictErrors = true // as decisions have it
 	if document != nil {
@@ -223,7 +234,7 @@ func (p *Policy) Query(ctx context.Context, text string, document map[string]any
 		v.o.Input = &in
 	}
 	var solutions []Solution
-	_, err := v.text(ctx, text, func(_ *Answer, rs rego.ResultSet) {
+	_, err = v.text(ctx, text, func(_ *Answer, rs rego.ResultSet) {
 		for _, r := range rs {
 			s := Solution{Bindings: r.Bindings.WithoutWildcards()}
 			for _, e := range r.Expressions {
@@ -267,15 +278,8 @@ func (e *Engine) evaluation(ctx context.Context, p *Policy, o QueryOptions) *eva
 // text runs a query that somebody wrote.
 func (v *evaluation) text(ctx context.Context, text string, read func(*Answer, rego.ResultSet)) (Answer, error) {
 	body, err := ast.ParseBodyWithOpts(text, ast.ParserOptions{Capabilities: capabilities})
-	if err == nil && len(body) == 0 {
-		err = errors.New("there is no query")
-	}
 	if err != nil {
-		err = regoError(Parsing, err)
-		if _, ok := errors.AsType[*RegoError](err); !ok {
-			err = &RegoError{Stage: Parsing, err: err} // of text that is no query at all
-		}
-		return Answer{}, err
+		return Answer{}, regoError(Parsing, err)
 	}
 	prepared, err := v.policy.topdown.rego(body, v.o.StrictErrors, v.metrics).PrepareForEval(ctx)
 	if err != nil {
