@@ -506,8 +506,11 @@ func (db *DB) migrate(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 	}
-	tx, err := db.writer.DB.BeginTx(ctx, nil)
-	if err != nil {
+	var tx *sql.Tx
+	if err := patiently(ctx, func() (err error) {
+		tx, err = db.writer.DB.BeginTx(ctx, nil)
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	defer tx.Rollback()

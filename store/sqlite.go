@@ -99,12 +99,24 @@ func sqlitePool(uri string, connections int, params ...string) (*bun.DB, error) 
 	return bun.NewDB(pool, sqlitedialect.New()), nil
 }
 
+// startPatience is how long a start waits for others that start at the same time
+// on the same file, each with the tables to make or to look at.
+const startPatience = time.Minute
+
 // writeAhead turns the write-ahead log on, so that readers and the writer
 // don't wait for each other. The switch ignores the busy timeout when another
-// process is at it, hence the loop.
+// process is at it.
 func writeAhead(ctx context.Context, db *bun.DB) error {
-	for deadline := time.Now().Add(busyTimeout); ; {
+	return patiently(ctx, func() error {
 		_, err := db.ExecContext(ctx, "PRAGMA journal_mode = WAL")
+		return err
+	})
+}
+
+// patiently does what others may keep from being done for longer than busyTimeout.
+func patiently(ctx context.Context, do func() error) error {
+	for deadline := time.Now().Add(startPatience); ; {
+		err := do()
 		e, ok := errors.AsType[*sqlite.Error](err)
 		if !ok || e.Code()&0xff != sqlite3.SQLITE_BUSY || time.Now().After(deadline) {
 			return err
