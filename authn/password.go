@@ -76,18 +76,8 @@ const noPassword = "00000000000000000000000000000000:"
 
 // matches reports whether password is the stored one. It always takes one
 // hash: a stored value that is none, or is missing, is compared as well and
-// never matches. first is asked when the turn has come, before the work.
-func (p *passwords) matches(ctx context.Context, stored string, password Secret, first func() error) (bool, error) {
-	done, err := p.turn(ctx)
-	if err != nil {
-		return false, err
-	}
-	defer done()
-	if first != nil {
-		if err := first(); err != nil {
-			return false, err
-		}
-	}
+// never matches. The caller holds a turn.
+func (p *passwords) matches(ctx context.Context, stored string, password Secret) (bool, error) {
 	salt, want, err := parseHash(stored)
 	if err != nil && stored != noPassword {
 		p.log.LogAttrs(ctx, slog.LevelError, "a stored password is malformed and matches nothing")

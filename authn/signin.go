@@ -182,9 +182,17 @@ func (s *Service) checkLogin(ctx context.Context, userID string, password Secret
 			return fmt.Errorf("read password: %w", err)
 		}
 	}
-	// Asked again when the turn has come: of many attempts at once, those that
-	// waited see what the others failed.
-	ok, err := s.passwords.matches(ctx, stored, password, throttled)
+	done, err := s.passwords.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	// Asked again when the turn has come, and counted before it is given back:
+	// of many attempts at once, those that waited see what the others failed.
+	if err := throttled(); err != nil {
+		return err
+	}
+	ok, err := s.passwords.matches(ctx, stored, password)
 	switch {
 	case err != nil:
 		return err
