@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"sync"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/ostiary/ostiary/authn"
@@ -21,25 +20,109 @@ import (
 // maxChecks bounds what one request may ask.
 const maxChecks = 100
 
+// What is asked is read member by member, without reflection: it is the one body
+// that comes all day long. A test holds what is read, and how mistakes are worded,
+// against the same types as package json reads them.
 type authorizeRequest struct {
-	Action      action                     `json:"action"`
-	Resource    field[resource]            `json:"resource"`
-	Context     object                     `json:"context"`
-	Checks      field[[]check]             `json:"checks"`
-	Permissions field[map[string][]string] `json:"permissions"`
-	Explain     field[bool]                `json:"explain"`
+	Action      action
+	Resource    resource
+	Context     object
+	Checks      checks
+	Permissions field[map[string][]string]
+	Explain     field[bool]
+}
+
+func (in *authorizeRequest) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	return members(d, func(name []byte) error {
+		switch string(name) {
+		case "action":
+			return in.Action.UnmarshalJSONFrom(d)
+		case "resource":
+			return in.Resource.UnmarshalJSONFrom(d)
+		case "context":
+			return in.Context.UnmarshalJSONFrom(d)
+		case "checks":
+			return in.Checks.UnmarshalJSONFrom(d)
+		case "permissions":
+			return in.Permissions.UnmarshalJSONFrom(d)
+		case "explain":
+			return in.Explain.UnmarshalJSONFrom(d)
+		}
+		return unknown(d)
+	})
+}
+
+// checks are the questions of a batch.
+type checks struct {
+	value []check
+	set   bool
+}
+
+func (cs *checks) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	switch d.PeekKind() {
+	case 'n':
+		return notNull(d)
+	case '[':
+	default:
+		return mismatch(d, "an array")
+	}
+	cs.set = true
+	if _, err := d.ReadToken(); err != nil {
+		return err
+	}
+	for d.PeekKind() != ']' {
+		cs.value = append(cs.value, check{})
+		if err := cs.value[len(cs.value)-1].UnmarshalJSONFrom(d); err != nil {
+			return err
+		}
+	}
+	_, err := d.ReadToken()
+	return err
 }
 
 type check struct {
-	Action   action          `json:"action"`
-	Resource field[resource] `json:"resource"`
-	Context  object          `json:"context"`
+	Action   action
+	Resource resource
+	Context  object
+}
+
+func (c *check) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	return members(d, func(name []byte) error {
+		switch string(name) {
+		case "action":
+			return c.Action.UnmarshalJSONFrom(d)
+		case "resource":
+			return c.Resource.UnmarshalJSONFrom(d)
+		case "context":
+			return c.Context.UnmarshalJSONFrom(d)
+		}
+		return unknown(d)
+	})
 }
 
 type resource struct {
-	Type       field[string] `json:"type"`
-	ID         field[string] `json:"id"`
-	Properties object        `json:"properties"`
+	Type       text
+	ID         text
+	Properties object
+	set        bool
+}
+
+func (r *resource) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() == 'n' {
+		return notNull(d)
+	}
+	r.set = true
+	return members(d, func(name []byte) error {
+		switch string(name) {
+		case "type":
+			return r.Type.UnmarshalJSONFrom(d)
+		case "id":
+			return r.ID.UnmarshalJSONFrom(d)
+		case "properties":
+			return r.Properties.UnmarshalJSONFrom(d)
+		}
+		return unknown(d)
+	})
 }
 
 // action is a name, or an object with a name and properties.
@@ -60,15 +143,18 @@ func (a *action) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		a.name = token.String()
 		return nil
 	case '{':
-		var long struct {
-			Name       field[string] `json:"name"`
-			Properties object        `json:"properties"`
-		}
-		if err := json.UnmarshalDecode(d, &long); err != nil {
-			return err
-		}
-		a.name, a.properties = long.Name.value, long.Properties
-		return nil
+		var name text
+		err := members(d, func(member []byte) error {
+			switch string(member) {
+			case "name":
+				return name.UnmarshalJSONFrom(d)
+			case "properties":
+				return a.properties.UnmarshalJSONFrom(d)
+			}
+			return unknown(d)
+		})
+		a.name = name.value
+		return err
 	}
 	return wrongType(d, "must be text or an object with a name")
 }
@@ -200,7 +286,7 @@ func (s *server) authorizePermissions(c *call, in *authorizeRequest) error {
 // question turns one check into what the engine is asked. at is where the
 // check stands in the body.
 func (s *server) question(c *call, in *check, at string) (authz.Request, error) {
-	r := &in.Resource.value
+	r := &in.Resource
 	switch {
 	case !in.Action.set:
 		return authz.Request{}, invalid(at+"/action", "is required")
