@@ -17,6 +17,9 @@ import (
 	"github.com/ostiary/ostiary/server/request"
 )
 
+// authorizePath is that of the one question.
+const authorizePath = "/v1/authorize"
+
 // maxChecks bounds what one request may ask.
 const maxChecks = 100
 
