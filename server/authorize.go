@@ -396,7 +396,8 @@ func (w *decisionWriter) decision(ctx context.Context, q authz.Request, d authz.
 	}
 	w.b = append(w.b, ']')
 	if len(d.Context) > 0 {
-		if err := w.member("context", d.Context); err != nil {
+		w.b = append(w.b, `,"context":`...)
+		if err := w.value(d.Context); err != nil {
 			return err
 		}
 	}
@@ -469,7 +470,8 @@ func (w *decisionWriter) reason(r *authz.Reason) error {
 		w.text(r.Permission)
 	}
 	if len(r.Details) > 0 {
-		if err := w.member("details", r.Details); err != nil {
+		w.b = append(w.b, `,"details":`...)
+		if err := w.value(r.Details); err != nil {
 			return err
 		}
 	}
@@ -483,13 +485,56 @@ func (w *decisionWriter) text(s string) {
 }
 
 func (w *decisionWriter) member(name string, v any) error {
-	encoded, err := encode(v)
-	if err != nil {
-		return err
-	}
 	w.b = append(w.b, ',', '"')
 	w.b = append(w.b, name...)
 	w.b = append(w.b, '"', ':')
-	w.b = append(w.b, encoded...)
-	return nil
+	return w.encoded(v)
+}
+
+func (w *decisionWriter) encoded(v any) error {
+	text, err := encode(v)
+	w.b = append(w.b, text...)
+	return err
+}
+
+// value writes what a policy said as encode does. Of most of it no package for
+// JSON is needed.
+func (w *decisionWriter) value(v any) (err error) {
+	switch v := v.(type) {
+	case nil:
+		w.b = append(w.b, "null"...)
+	case bool:
+		w.b = strconv.AppendBool(w.b, v)
+	case string:
+		w.b, err = jsontext.AppendQuote(w.b, v)
+	case []any:
+		w.b = append(w.b, '[')
+		for i, element := range v {
+			if i > 0 {
+				w.b = append(w.b, ',')
+			}
+			if err := w.value(element); err != nil {
+				return err
+			}
+		}
+		w.b = append(w.b, ']')
+	case map[string]any:
+		w.b = append(w.b, '{')
+		for i, name := range slices.Sorted(maps.Keys(v)) {
+			if i > 0 {
+				w.b = append(w.b, ',')
+			}
+			if w.b, err = jsontext.AppendQuote(w.b, name); err != nil {
+				return err
+			}
+			w.b = append(w.b, ':')
+			if err := w.value(v[name]); err != nil {
+				return err
+			}
+		}
+		w.b = append(w.b, '}')
+	default:
+		return w.encoded(v)
+	}
+	return err
 }

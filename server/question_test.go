@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	stdjson "encoding/json"
 	"errors"
 	"reflect"
 	"strings"
@@ -100,6 +101,24 @@ func FuzzQuestionsAreReadAsPackageJSONReadsThem(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What a policy says is written as package json writes it.
+func TestWhatPoliciesSayIsWrittenAsPackageJSONWritesIt(t *testing.T) {
+	for _, v := range []any{
+		nil, true, "", "a\"\\\n\u2028<&>\x00😀", stdjson.Number("1.50e3"), stdjson.Number("12345678901234567890"), 7, 1.5, int64(-3),
+		[]any{}, []any(nil), []any{"a", nil, []any{false}}, map[string]any{}, map[string]any(nil),
+		map[string]any{"b": 1, "a": map[string]any{"\n": "x", "é": []any{stdjson.Number("0")}}, "": nil, "B": struct {
+			X int `json:"x"`
+		}{1}},
+		"\xff", map[string]any{"\xff": 1}, []any{func() {}}, stdjson.Number("x"),
+	} {
+		var w decisionWriter
+		want, wantErr := encode(v)
+		if err := w.value(v); (err != nil) != (wantErr != nil) || err == nil && string(w.b) != string(want) {
+			t.Errorf("%#v: got %s, %v; want %s, %v", v, w.b, err, want, wantErr)
+		}
+	}
 }
 
 // said is what the answer says of a mistake.
