@@ -2,12 +2,14 @@ package server
 
 import (
 	"context"
+	stdjson "encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -507,6 +509,11 @@ func (w *decisionWriter) value(v any) (err error) {
 		w.b = strconv.AppendBool(w.b, v)
 	case string:
 		w.b, err = jsontext.AppendQuote(w.b, v)
+	case stdjson.Number:
+		if number := jsontext.Value(v); number.Kind() != '0' || !number.IsValid() || strings.ContainsAny(string(v), " \t\r\n") {
+			return w.encoded(v)
+		}
+		w.b = append(w.b, v...)
 	case []any:
 		w.b = append(w.b, '[')
 		for i, element := range v {
@@ -519,8 +526,10 @@ func (w *decisionWriter) value(v any) (err error) {
 		}
 		w.b = append(w.b, ']')
 	case map[string]any:
+		names := slices.AppendSeq(make([]string, 0, 8), maps.Keys(v))
+		slices.Sort(names)
 		w.b = append(w.b, '{')
-		for i, name := range slices.Sorted(maps.Keys(v)) {
+		for i, name := range names {
 			if i > 0 {
 				w.b = append(w.b, ',')
 			}

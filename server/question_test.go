@@ -111,7 +111,7 @@ func TestWhatPoliciesSayIsWrittenAsPackageJSONWritesIt(t *testing.T) {
 		map[string]any{"b": 1, "a": map[string]any{"\n": "x", "é": []any{stdjson.Number("0")}}, "": nil, "B": struct {
 			X int `json:"x"`
 		}{1}},
-		"\xff", map[string]any{"\xff": 1}, []any{func() {}}, stdjson.Number("x"),
+		"\xff", map[string]any{"\xff": 1}, []any{func() {}}, stdjson.Number("x"), stdjson.Number(" 1"), stdjson.Number("1 "), stdjson.Number(""), stdjson.Number("true"), stdjson.Number("1e400"), stdjson.Number("-0"),
 	} {
 		var w decisionWriter
 		want, wantErr := encode(v)
