@@ -22,8 +22,9 @@ func main() {
 	passes := flag.Int("passes", 8, "how often each is measured, alternating")
 	dir := flag.String("out", ".", "folder for the files for benchstat")
 	conns := flag.Int("connections", 16, "http: connections at once")
-	round := flag.Duration("round", 4*time.Second, "http: how long a server is driven in a pass")
+	round := flag.Duration("round", 1500*time.Millisecond, "http: how long a server is driven in a pass")
 	postgres := flag.String("postgres", "", "http: an empty database, as a URL with search_path; then Better Auth is measured too, with Node and the packages of e2e")
+	cerbos := flag.String("cerbos", "", "http: Cerbos' binary; then it is measured too")
 	listen := flag.String("listen", "", "floor: address to listen on")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -37,7 +38,7 @@ func main() {
 		err = measureEngines(os.Stdout, *dir, *passes)
 	case what == "http":
 		fmt.Printf("%s, %s/%s, %d cores\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0))
-		err = measureServers(ctx, os.Stdout, *dir, load{passes: *passes, connections: *conns, round: *round, postgres: *postgres})
+		err = measureServers(ctx, os.Stdout, *dir, load{passes: *passes, connections: *conns, round: *round, postgres: *postgres, cerbos: *cerbos})
 	case what == "floor":
 		err = serveFloor(*listen)
 	default:
