@@ -45,8 +45,8 @@ e2e: needs ## only the end-to-end tests with the real JavaScript client
 bench: ## one decision beside other engines, in one table
 	cd bench && go run . engines
 
-bench-http: ## servers beside OPA's, in one table
-	cd bench && go run . -postgres "$(POSTGRES)" http
+bench-http: ## servers beside others', in one table; POSTGRES=URL and CERBOS=BINARY add Better Auth and Cerbos
+	cd bench && go run . -postgres "$(POSTGRES)" -cerbos "$(CERBOS)" http
 
 bench-parts: ## the benchmarks of each package, ready for `go tool benchstat`
 	go test -run '^$$' -bench . -benchmem -count $(COUNT) -p 1 ./...

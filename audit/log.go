@@ -61,7 +61,7 @@ type Log struct {
 
 type shard struct {
 	mu      sync.Mutex
-	waiting []entry
+	waiting []*entry
 	_       [64]byte // keeps neighbours out of one cache line
 
 	// What Flush has made of the head of waiting and told to the sinks, until
@@ -75,9 +75,22 @@ type batchOf struct {
 	records []Record
 }
 
+// entry is a decision that waits. It has facts of its own, so that it holds on
+// to nothing else of the request: neither what answers it nor its connection.
 type entry struct {
 	authz.Outcome
+	facts authz.Facts
 	known int64
+}
+
+func newEntry(o authz.Outcome, known int64) *entry {
+	e := &entry{Outcome: o, known: known}
+	if o.Facts != nil {
+		e.facts = *o.Facts
+		e.facts.Decided = nil
+		e.Facts = &e.facts
+	}
+	return e
 }
 
 // outlet is what waits for a sink.
@@ -139,6 +152,7 @@ func (l *Log) Record(_ context.Context, o authz.Outcome) error {
 	if l.strict && l.failing.Load() {
 		return ErrFull
 	}
+	e := newEntry(o, known) // before the lock, under which a pointer is kept and nothing is copied
 	s := &l.shards[rand.IntN(len(l.shards))]
 	s.mu.Lock()
 	if len(s.waiting) >= l.each {
@@ -149,7 +163,7 @@ func (l *Log) Record(_ context.Context, o authz.Outcome) error {
 		l.lost.Add(1)
 		return nil
 	}
-	s.waiting = append(s.waiting, entry{o, known})
+	s.waiting = append(s.waiting, e)
 	half := len(s.waiting) == l.each/2
 	s.mu.Unlock()
 	if half {
@@ -262,7 +276,7 @@ func (l *Log) offer(records []Record) {
 const ruleTime = time.Second
 
 // records makes of entries what is kept of them.
-func (l *Log) records(ctx context.Context, entries []entry) ([]Record, error) {
+func (l *Log) records(ctx context.Context, entries []*entry) ([]Record, error) {
 	records := make([]Record, 0, len(entries))
 	for _, e := range entries {
 		r, drop := e.record(), false
@@ -308,7 +322,7 @@ func (l *Log) rules(ctx context.Context, p *authz.Policy, r *Record) (drop bool)
 }
 
 // head returns the oldest entries that wait; they stay until drop.
-func (s *shard) head() []entry {
+func (s *shard) head() []*entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.waiting[:min(batch, len(s.waiting))]
@@ -317,8 +331,9 @@ func (s *shard) head() []entry {
 func (s *shard) drop(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// A copy, so that what was written can be collected.
-	s.waiting = append([]entry(nil), s.waiting[n:]...)
+	left := copy(s.waiting, s.waiting[n:])
+	clear(s.waiting[left:]) // so that what was written can be collected
+	s.waiting = s.waiting[:left]
 }
 
 // Lost counts the decisions that were not kept.
@@ -352,7 +367,7 @@ func (l *Log) Waiting() int {
 	return n
 }
 
-func (e entry) record() Record {
+func (e *entry) record() Record {
 	id := authz.Anonymous.Identity()
 	if e.Request.Subject != nil {
 		id = e.Request.Subject.Identity()

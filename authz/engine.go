@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -139,13 +141,35 @@ func (e *Engine) Decide(ctx context.Context, r Request) (Decision, error) {
 	return e.decide(ctx, e.policy.Load(), r)
 }
 
-// DecideAll decides each request under one and the same policy, in order.
+// DecideAll decides each request under one and the same policy, in order. Many
+// are evaluated on several cores at once; whoever is told of decisions is told in
+// order.
 func (e *Engine) DecideAll(ctx context.Context, rs []Request) ([]Decision, error) {
 	p := e.policy.Load()
-	ds := make([]Decision, len(rs))
-	// One batch asks much about few resources.
+	rs, err := e.describedAll(ctx, rs)
+	if err != nil {
+		return nil, err
+	}
+	ds, errs := make([]Decision, len(rs)), make([]error, len(rs))
+	spread(len(rs), func(i int) bool {
+		ds[i], errs[i] = e.decideUntold(ctx, p, rs[i])
+		return errs[i] == nil
+	})
+	for i := range ds {
+		if errs[i] != nil {
+			return nil, errs[i]
+		}
+		tell(ctx, ds[i])
+	}
+	return ds, nil
+}
+
+// describedAll is described for each of rs. One batch asks much about few
+// resources.
+func (e *Engine) describedAll(ctx context.Context, rs []Request) ([]Request, error) {
 	type named struct{ resourceType, id, action string }
 	seen := map[named]Resource{}
+	all := make([]Request, len(rs))
 	for i, r := range rs {
 		this := named{r.Resource.Type, r.Resource.ID, r.Action.Name}
 		plain := !r.Described && len(r.Resource.Properties) == 0
@@ -158,11 +182,49 @@ func (e *Engine) DecideAll(ctx context.Context, rs []Request) ([]Decision, error
 		} else if plain {
 			seen[this] = r.Resource
 		}
-		if ds[i], err = e.decide(ctx, p, r); err != nil {
-			return nil, err
+		all[i] = r
+	}
+	return all, nil
+}
+
+// share is how many decisions are worth another core.
+const share = 16
+
+// spread calls f with each i below n, in order but on as many cores as there are
+// shares of work, until it has been or a call answers false. It panics with what a
+// call panics with, in the caller's goroutine.
+func spread(n int, f func(i int) bool) {
+	var next atomic.Int64
+	work := func() {
+		for {
+			i := int(next.Add(1)) - 1
+			if i >= n {
+				return
+			}
+			if !f(i) {
+				next.Store(int64(n))
+			}
 		}
 	}
-	return ds, nil
+	var others sync.WaitGroup
+	var failure atomic.Pointer[any]
+	for range min(runtime.GOMAXPROCS(0), n/share) - 1 {
+		others.Go(func() {
+			defer func() {
+				if v := recover(); v != nil {
+					failure.Store(&v)
+				}
+			}()
+			work()
+		})
+	}
+	func() {
+		defer others.Wait()
+		work()
+	}()
+	if v := failure.Load(); v != nil {
+		panic(*v)
+	}
 }
 
 // Now returns a Decider that answers by the policy that is in force now, however
@@ -235,6 +297,21 @@ func (j Judge) Decide(ctx context.Context, r Request) (Decision, error) {
 }
 
 func (e *Engine) decide(ctx context.Context, p *Policy, r Request) (Decision, error) {
+	d, err := e.decideUntold(ctx, p, r)
+	if err == nil {
+		tell(ctx, d)
+	}
+	return d, err
+}
+
+// tell tells whoever the decision was made for.
+func tell(ctx context.Context, d Decision) {
+	if facts := FactsFrom(ctx); facts != nil && facts.Decided != nil {
+		facts.Decided(d)
+	}
+}
+
+func (e *Engine) decideUntold(ctx context.Context, p *Policy, r Request) (Decision, error) {
 	if e.tracer != nil {
 		return e.traced(ctx, p, r)
 	}
@@ -266,9 +343,6 @@ func (e *Engine) decideNow(ctx context.Context, p *Policy, r Request) (Decision,
 	if watch != nil {
 		o.Nondeterminism = again
 		(*watch)(o)
-	}
-	if facts != nil && facts.Decided != nil {
-		facts.Decided(d)
 	}
 	return d, nil
 }

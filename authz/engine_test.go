@@ -3,6 +3,7 @@ package authz_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"reflect"
 	"strings"
@@ -366,6 +367,79 @@ func TestCompileNamesEveryMistakeAndItsPlace(t *testing.T) {
 		})
 	}
 }
+
+// A batch is shared among cores: its answers, and what is told of them, keep the
+// order of the questions.
+func TestBatchIsAnsweredInOrder(t *testing.T) {
+	src := minimal(`decision := {"allow": input.action.name in {"a", "c"}, "reasons": [{"code": input.resource.id, "message": "it"}], "context": {}}`)
+	recorder := &recorded{}
+	e := engine(t, src, authz.Options{Recorder: recorder})
+	var told []string
+	ctx := authz.WithFacts(t.Context(), &authz.Facts{Decided: func(d authz.Decision) { told = append(told, d.ID) }})
+	batch := make([]authz.Request, 100)
+	for i := range batch {
+		batch[i] = listUsers
+		batch[i].Resource.ID = fmt.Sprint(i)
+		batch[i].Action.Name = string(rune('a' + i%3))
+	}
+	ds, err := e.DecideAll(ctx, batch)
+	if err != nil || len(ds) != len(batch) || len(told) != len(batch) {
+		t.Fatalf("%d decisions, %d told, %v", len(ds), len(told), err)
+	}
+	for i, d := range ds {
+		if d.Reasons[0].Code != fmt.Sprint(i) || d.Allow != (i%3 != 1) || told[i] != d.ID {
+			t.Errorf("%d: %+v, told %s", i, d, told[i])
+		}
+	}
+	if n := recorder.count(); n != len(batch) {
+		t.Errorf("%d records", n)
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	if ds, err := e.DecideAll(ctx, batch); !errors.Is(err, context.Canceled) || ds != nil {
+		t.Errorf("given up: %d decisions, %v", len(ds), err)
+	}
+}
+
+// What breaks in the part of a batch that another goroutine has breaks in the
+// caller's, who can recover from it.
+func TestBatchPanicsWhereItWasAsked(t *testing.T) {
+	e := engine(t, minimal(allowAll), authz.Options{Recorder: breaking{}})
+	batch := make([]authz.Request, 100)
+	for i := range batch {
+		batch[i] = listUsers
+	}
+	defer func() {
+		if failure := recover(); failure != "broken" {
+			t.Errorf("recovered %v", failure)
+		}
+	}()
+	_, err := e.DecideAll(t.Context(), batch)
+	t.Errorf("returned %v", err)
+}
+
+type recorded struct {
+	mu sync.Mutex
+	n  int
+}
+
+func (r *recorded) Record(context.Context, authz.Outcome) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.n++
+	return nil
+}
+
+func (r *recorded) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.n
+}
+
+type breaking struct{}
+
+func (breaking) Record(context.Context, authz.Outcome) error { panic("broken") }
 
 func TestBatchIsDecidedUnderOnePolicy(t *testing.T) {
 	e := engine(t, minimal(allowAll), authz.Options{})

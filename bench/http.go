@@ -9,37 +9,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httputil"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/go-chi/chi/v5"
 )
-
-// load is how servers are driven: closed loops, one on each connection.
-type load struct {
-	passes, connections int
-	round               time.Duration
-	postgres            string
-}
-
-// A target is a request to a server that runs, and what its answer has to have.
-type target struct {
-	name    string
-	address string
-	request []byte // one after the other over a connection that stays
-	has     string // in each answer
-	against string // the target of Ostiary that does the same; empty: it is one
-}
 
 // measureServers starts the servers, drives each for a round in turn, and writes
 // requests per second, latencies and ratios.
@@ -49,9 +28,9 @@ func measureServers(ctx context.Context, out io.Writer, dir string, l load) (err
 		return err
 	}
 	defer os.RemoveAll(work)
-	s := &servers{ctx: ctx, dir: work, postgres: l.postgres}
+	s := &servers{ctx: ctx, dir: work, load: l}
 	defer func() { err = errors.Join(err, s.stop()) }()
-	targets, err := s.start()
+	targets, left, err := s.start()
 	if err != nil {
 		return err
 	}
@@ -65,10 +44,18 @@ func measureServers(ctx context.Context, out io.Writer, dir string, l load) (err
 	for i, t := range targets {
 		index[t.name] = i
 	}
-	for i, t := range targets { // warm, and the answer is looked at
-		if _, err := t.drive(ctx, l.connections, time.Second); err != nil {
-			return fmt.Errorf("%s: %w", targets[i].name, err)
+	for _, t := range targets {
+		err := t.verify(ctx)
+		if err == nil {
+			_, err = t.drive(ctx, l.connections, l.round) // warm
 		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", t.name, err)
+		}
+	}
+	warm, err := s.memory()
+	if err != nil {
+		return err
 	}
 	for range l.passes {
 		for i, t := range targets {
@@ -82,7 +69,7 @@ func measureServers(ctx context.Context, out io.Writer, dir string, l load) (err
 		}
 	}
 	fmt.Fprintf(out, "\nover loopback, %d connections, %d passes of %s\n\n", l.connections, l.passes, l.round)
-	fmt.Fprintf(out, "| server | requests/s | quartiles | p50 | p99 | ostiary is | spread |\n| --- | --- | --- | --- | --- | --- | --- |\n")
+	fmt.Fprintf(out, "| server | questions/s | quartiles | p50 | p99 | beside | it answers | spread |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for i, t := range targets {
 		of := func(f func(round) float64) []float64 {
 			var list []float64
@@ -91,214 +78,161 @@ func measureServers(ctx context.Context, out io.Writer, dir string, l load) (err
 			}
 			return list
 		}
-		base := 0
-		if t.against != "" {
-			base = index[t.against]
-		}
+		base := index[t.against]
 		ratios := make([]float64, l.passes)
 		for n := range ratios {
-			ratios[n] = results[base][n].rate() / results[i][n].rate()
+			ratios[n] = results[i][n].rate() * float64(t.asks) / (results[base][n].rate() * float64(targets[base].asks))
 		}
-		low, mid, high := quartiles(of(round.rate))
+		low, mid, high := quartiles(of(func(r round) float64 { return r.rate() * float64(t.asks) }))
 		_, p50, _ := quartiles(of(func(r round) float64 { return float64(r.p50) }))
 		_, p99, _ := quartiles(of(func(r round) float64 { return float64(r.p99) }))
 		rlow, rmid, rhigh := quartiles(ratios)
-		fmt.Fprintf(out, "| %s | %.0f | %.0f to %.0f | %s | %s | %.2f× | %.2f to %.2f |\n", t.name, mid, low, high, nanoseconds(p50), nanoseconds(p99), rmid, rlow, rhigh)
+		fmt.Fprintf(out, "| %s | %.0f | %.0f to %.0f | %s | %s | %s | %.3g× | %.3g to %.3g |\n",
+			t.name, mid, low, high, nanoseconds(p50), nanoseconds(p99), t.against, rmid, rlow, rhigh)
+	}
+	for _, line := range left {
+		fmt.Fprintf(out, "| %s | | | | | | |\n", line)
+	}
+	if err := s.tell(out, warm); err != nil {
+		return err
 	}
 	return raw.Close()
 }
 
-// round is what one server did in one pass.
-type round struct {
-	requests int
-	took     time.Duration
-	p50, p99 time.Duration
-}
-
-func (r round) rate() float64 { return float64(r.requests) / r.took.Seconds() }
-
-// drive asks over so many connections at once for so long. Answers other than the
-// one that is expected are an error: a fast refusal is no speed.
-func (t *target) drive(ctx context.Context, connections int, long time.Duration) (round, error) {
-	ctx, cancel := context.WithTimeout(ctx, long+10*time.Second)
-	defer cancel()
-	var mu sync.Mutex
-	var all []time.Duration
-	var failure error
-	var wg sync.WaitGroup
-	began := time.Now()
-	end := began.Add(long)
-	for range connections {
-		wg.Go(func() {
-			took, err := t.loop(ctx, end)
-			mu.Lock()
-			defer mu.Unlock()
-			all = append(all, took...)
-			failure = cmp.Or(failure, err)
-		})
-	}
-	wg.Wait()
-	r := round{requests: len(all), took: time.Since(began)}
-	if failure != nil || len(all) == 0 {
-		return r, cmp.Or(failure, errors.New("no answer"))
-	}
-	slices.Sort(all)
-	r.p50, r.p99 = all[len(all)/2], all[len(all)*99/100]
-	return r, nil
-}
-
-func (t *target) loop(ctx context.Context, end time.Time) ([]time.Duration, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", t.address)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline)
-	}
-	in := bufio.NewReaderSize(conn, 16<<10)
-	took := make([]time.Duration, 0, 1<<14)
-	var body []byte
-	for now := time.Now(); now.Before(end); {
-		if _, err := conn.Write(t.request); err != nil {
-			return took, err
-		}
-		status, answer, err := readAnswer(in, body)
+// memory returns how much of each instance is in memory.
+func (s *servers) memory() ([]int64, error) {
+	var list []int64
+	for _, i := range s.ours {
+		n, err := i.memory()
 		if err != nil {
-			return took, err
+			return nil, err
 		}
-		if body = answer; status != http.StatusOK || !bytes.Contains(answer, []byte(t.has)) {
-			return took, fmt.Errorf("%d %s", status, answer)
-		}
-		then := time.Now()
-		took = append(took, then.Sub(now))
-		now = then
+		list = append(list, n)
 	}
-	return took, nil
+	return list, nil
 }
 
-// readAnswer reads one answer, with as little work as it can: the cores are shared
-// with the server that is measured.
-func readAnswer(in *bufio.Reader, body []byte) (status int, _ []byte, err error) {
-	line, err := in.ReadSlice('\n')
+// tell writes what the instances have come to: in memory, where it is told for
+// Linux, and in records that were lost because more came than could be written.
+func (s *servers) tell(out io.Writer, warm []int64) error {
+	now, err := s.memory()
 	if err != nil {
-		return 0, nil, err
+		return err
 	}
-	if len(line) < 12 {
-		return 0, nil, fmt.Errorf("no HTTP: %q", line)
-	}
-	if status, err = strconv.Atoi(string(line[9:12])); err != nil {
-		return 0, nil, err
-	}
-	length, chunked := -1, false
-	for {
-		if line, err = in.ReadSlice('\n'); err != nil {
-			return 0, nil, err
+	fmt.Fprintf(out, "\n| instance | in memory when warm | at the end | records lost |\n| --- | --- | --- | --- |\n")
+	for n, i := range s.ours {
+		lost, err := i.lost()
+		if err != nil {
+			return err
 		}
-		if line = bytes.TrimRight(line, "\r\n"); len(line) == 0 {
-			break
-		}
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		switch {
-		case bytes.EqualFold(name, []byte("content-length")):
-			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
-				return 0, nil, err
-			}
-		case bytes.EqualFold(name, []byte("transfer-encoding")):
-			chunked = true
-		}
+		fmt.Fprintf(out, "| %s | %d MiB | %d MiB | %d |\n", i.name, warm[n]>>20, now[n]>>20, lost)
 	}
-	if chunked {
-		whole := bytes.NewBuffer(body[:0])
-		if _, err = whole.ReadFrom(httputil.NewChunkedReader(in)); err == nil {
-			_, err = in.Discard(2) // the line that ends the trailers
-		}
-		return status, whole.Bytes(), err
-	}
-	if length < 0 {
-		return 0, nil, errors.New("an answer without a length")
-	}
-	body = slices.Grow(body[:0], length)[:length]
-	_, err = io.ReadFull(in, body)
-	return status, body, err
+	return nil
 }
 
-// servers are the processes that are compared.
-type servers struct {
-	ctx      context.Context
-	dir      string
-	postgres string // empty: nothing is measured that needs one
-	running  []*exec.Cmd
-}
+// ours is the target that most ratios are with.
+const ours = "ostiary"
 
-// start builds and starts them. The first target is the one that ratios refer to.
-func (s *servers) start() ([]target, error) {
-	rules := filepath.Join(s.dir, "rules")
-	if err := os.CopyFS(rules, bundle()); err != nil {
-		return nil, err
+// batch is how many questions a request with many has.
+const batch = 100
+
+// start builds and starts the servers. left has a row for each that is not run,
+// with the reason.
+func (s *servers) start() (targets []target, left []string, err error) {
+	if err := s.build(); err != nil {
+		return nil, nil, err
 	}
-	key := questions()[slices.IndexFunc(questions(), func(q question) bool { return q.name == keyed })]
-	ostiary := filepath.Join(s.dir, "ostiary")
-	house, err := s.output(nil, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/ostiary/ostiary")
-	if err != nil {
-		return nil, err
+	q, no := named(keyed), named("key-not-granted")
+	add := func(i *instance, name, against string, about *question) {
+		has := fmt.Sprintf(`"allow":%v`, about.allow)
+		targets = append(targets, target{name: name, address: i.address, request: i.ask(body(about)), has: has, asks: 1, against: against,
+			other: string(i.ask(body(no))), otherHas: `"allow":false`})
 	}
-	house = strings.TrimSpace(house)
-	if err := s.run("go", "build", "-C", house, "-o", ostiary, "./cmd/ostiary"); err != nil {
-		return nil, err
-	}
-	var targets []target
-	for _, variant := range []struct{ name, evaluator, sample string }{
-		{"ostiary", "auto", "0"},
-		{"ostiary-recorded", "auto", "1"},
-		{"ostiary-topdown", "topdown", "0"},
+	var main *instance
+	for _, v := range []struct {
+		name     string
+		settings []string
+	}{
+		{ours, []string{"OSTIARY_DECISIONS_SAMPLE=0"}},
+		{"ostiary-recorded", nil},
+		{"ostiary-topdown", []string{"OSTIARY_DECISIONS_SAMPLE=0", "OSTIARY_EVALUATOR=topdown"}},
 	} {
-		database := "sqlite:" + filepath.Join(s.dir, variant.name+".db")
-		env := []string{"OSTIARY_DATABASE=" + database, "OSTIARY_POLICIES=" + rules, "OSTIARY_DECISIONS_SAMPLE=" + variant.sample,
-			"OSTIARY_EVALUATOR=" + variant.evaluator, "OSTIARY_LOG_LEVEL=error"}
-		if err := s.runWith(env, ostiary, "user", "create", "--email", key.who.User.Email, "--role", strings.Join(key.who.Roles, ",")); err != nil {
-			return nil, err
-		}
-		grants, err := json.Marshal(key.who.Key.Permissions)
+		i, err := s.instance(v.name, q, v.settings...)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		secret, err := s.output(env, ostiary, "key", "create", "--user", key.who.User.Email, "--name", "bench", "--permissions", string(grants))
-		if err != nil {
-			return nil, err
-		}
-		address, err := s.serve(env, "/readyz", func(address string) []string { return []string{ostiary, "serve", "--listen", address} })
-		if err != nil {
-			return nil, err
-		}
-		ask := fmt.Sprintf(`{"action":%q,"resource":{"type":%q,"id":%q}}`, key.what.Action.Name, key.what.Resource.Type, key.what.Resource.ID)
-		targets = append(targets, target{variant.name, address, post(address, "/v1/authorize", ask, "X-Api-Key: "+strings.TrimSpace(secret)), `"allow":true`, ""})
+		main = cmp.Or(main, i)
+		add(i, v.name, ours, q)
 	}
-	for _, add := range []func(question) (target, error){s.opa, s.floor} {
-		t, err := add(key)
-		if err != nil {
-			return nil, err
+	targets = append(targets, target{name: "ostiary-batch", address: main.address, has: `"allow":true`, asks: batch, against: ours,
+		request: main.ask(`{"checks":[` + strings.TrimSuffix(strings.Repeat(body(q)+",", batch), ",") + `]}`)})
+	// Denials are always recorded, with the codes of their reasons. One that has no
+	// room for records shows what that costs.
+	forgetful, err := s.instance("ostiary-denied-forgotten", q, "OSTIARY_DECISIONS_BUFFER=1")
+	if err != nil {
+		return nil, nil, err
+	}
+	add(forgetful, forgetful.name, forgetful.name, no)
+	add(main, "ostiary-denied", forgetful.name, no)
+
+	t, err := s.opa(q, no)
+	if err != nil {
+		return nil, nil, err
+	}
+	targets = append(targets, t)
+	if t, err = s.floor(q); err != nil {
+		return nil, nil, err
+	}
+	targets = append(targets, t)
+	if s.load.cerbos == "" {
+		left = append(left, "cerbos | not run: -cerbos names no binary")
+	} else {
+		if t, err = s.cerbos(q, no); err != nil {
+			return nil, nil, err
 		}
 		targets = append(targets, t)
 	}
-	sessions, err := s.betterAuth(house, ostiary)
-	return append(targets, sessions...), err
+	if s.load.postgres == "" {
+		left = append(left, "better-auth | not run: -postgres names no database")
+		return targets, left, nil
+	}
+	sessions, err := s.betterAuth()
+	return append(targets, sessions...), left, err
+}
+
+func named(name string) *question {
+	list := questions()
+	return &list[slices.IndexFunc(list, func(q question) bool { return q.name == name })]
+}
+
+// body is q as Ostiary is asked it.
+func body(q *question) string {
+	return fmt.Sprintf(`{"action":%q,"resource":{"type":%q,"id":%q}}`, q.what.Action.Name, q.what.Resource.Type, q.what.Resource.ID)
+}
+
+func (i *instance) ask(body string) []byte {
+	return post(i.address, "/v1/authorize", body, "X-Api-Key: "+i.key)
+}
+
+func encoded(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // not what this program makes
+	}
+	return string(text)
 }
 
 // betterAuth is a Better Auth application on a Postgres, with Ostiary beside it on
 // the same one: both are asked for the same session, by cookie and by key.
-func (s *servers) betterAuth(house, ostiary string) ([]target, error) {
-	if s.postgres == "" {
-		return nil, nil
-	}
+func (s *servers) betterAuth() ([]target, error) {
 	node, err := exec.LookPath("node")
 	if err != nil {
 		return nil, err
 	}
-	env := []string{"OSTIARY_DATABASE=" + s.postgres, "OSTIARY_SECRET=the secret of the application and of Ostiary",
+	env := []string{"OSTIARY_DATABASE=" + s.load.postgres, "OSTIARY_SECRET=the secret of the application and of Ostiary",
 		"GENERATE_ID=default", "NODE_ENV=production", "OSTIARY_LOG_LEVEL=error"}
 	cmd := exec.CommandContext(s.ctx, node, "beside/application.mjs")
-	cmd.Dir, cmd.Env, cmd.Stderr = filepath.Join(house, "e2e"), append(os.Environ(), env...), os.Stderr
+	cmd.Dir, cmd.Env, cmd.Stderr = filepath.Join(s.house, "e2e"), append(os.Environ(), env...), os.Stderr
 	// It ends with its input.
 	if _, err = cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -326,7 +260,7 @@ func (s *servers) betterAuth(house, ostiary string) ([]target, error) {
 	if err != nil {
 		return nil, err
 	}
-	here, err := s.serve(env, "/readyz", func(address string) []string { return []string{ostiary, "serve", "--listen", address} })
+	here, _, err := s.serve(env, "/readyz", func(address string) []string { return []string{s.ostiary, "serve", "--listen", address} })
 	if err != nil {
 		return nil, err
 	}
@@ -335,8 +269,8 @@ func (s *servers) betterAuth(house, ostiary string) ([]target, error) {
 	for _, by := range []struct{ name, header string }{{"cookie", "Cookie: " + cookie}, {"key", byKey}} {
 		ours := "ostiary-get-session-by-" + by.name
 		targets = append(targets,
-			target{ours, here, get(here, "/api/auth/get-session", by.header), `"session"`, ours},
-			target{"better-auth-get-session-by-" + by.name, there, get(there, "/api/auth/get-session", by.header), `"session"`, ours})
+			target{name: ours, address: here, request: get(here, "/api/auth/get-session", by.header), has: `"session"`, asks: 1, against: ours},
+			target{name: "better-auth-get-session-by-" + by.name, address: there, request: get(there, "/api/auth/get-session", by.header), has: `"session"`, asks: 1, against: ours})
 	}
 	return targets, nil
 }
@@ -377,7 +311,7 @@ func ask(ctx context.Context, url, path, cookie string, in map[string]any) (out 
 
 // opa is OPA's own server on the same modules and data, without authentication:
 // who asks stands in the question.
-func (s *servers) opa(q question) (target, error) {
+func (s *servers) opa(q, other *question) (target, error) {
 	src, _, err := source()
 	if err != nil {
 		return target{}, err
@@ -404,35 +338,34 @@ func (s *servers) opa(q question) (target, error) {
 	if err := s.run("go", "build", "-o", binary, "github.com/open-policy-agent/opa"); err != nil {
 		return target{}, err
 	}
-	address, err := s.serve(nil, "/health", func(address string) []string {
+	address, _, err := s.serve(nil, "/health", func(address string) []string {
 		return []string{binary, "run", "--server", "--addr", address, "--log-level", "error", "--skip-version-check", dir}
 	})
 	if err != nil {
 		return target{}, err
 	}
-	docs, err := documents([]question{q})
+	docs, err := documents([]question{*q, *other})
 	if err != nil {
 		return target{}, err
 	}
-	body, err := json.Marshal(map[string]any{"input": docs[0]})
-	if err != nil {
-		return target{}, err
+	about := func(i int) []byte {
+		return post(address, "/v1/data/ostiary/decision", encoded(map[string]any{"input": docs[i]}))
 	}
-	return target{"opa-run-server", address, post(address, "/v1/data/ostiary/decision", string(body)), `"allow":true`, ""}, nil
+	return target{name: "opa-run-server", address: address, request: about(0), has: `"allow":true`, asks: 1, against: ours,
+		other: string(about(1)), otherHas: `"allow":false`}, nil
 }
 
 // floor is this program as a server that decides nothing.
-func (s *servers) floor(q question) (target, error) {
+func (s *servers) floor(q *question) (target, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return target{}, err
 	}
-	address, err := s.serve(nil, "/", func(address string) []string { return []string{self, "-listen", address, "floor"} })
+	address, _, err := s.serve(nil, "/", func(address string) []string { return []string{self, "-listen", address, "floor"} })
 	if err != nil {
 		return target{}, err
 	}
-	ask := fmt.Sprintf(`{"action":%q,"resource":{"type":%q,"id":%q}}`, q.what.Action.Name, q.what.Resource.Type, q.what.Resource.ID)
-	return target{"chi-encoding-json", address, post(address, "/v1/authorize", ask), `"allow":true`, ""}, nil
+	return target{name: "chi-encoding-json", address: address, request: post(address, "/v1/authorize", body(q)), has: `"allow":true`, asks: 1, against: ours}, nil
 }
 
 // serveFloor answers with the same JSON to the same JSON, by chi and encoding/json.
@@ -483,83 +416,4 @@ func serveFloor(address string) error {
 		_, _ = w.Write(out)
 	})
 	return http.ListenAndServe(address, r)
-}
-
-func post(host, path, body string, headers ...string) []byte {
-	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench/1.0\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s",
-		path, host, lines(headers), len(body), body)
-}
-
-func get(host, path string, headers ...string) []byte {
-	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench/1.0\r\n%s\r\n", path, host, lines(headers))
-}
-
-func lines(headers []string) string {
-	var b strings.Builder
-	for _, h := range headers {
-		b.WriteString(h + "\r\n")
-	}
-	return b.String()
-}
-
-func (s *servers) run(command ...string) error { return s.runWith(nil, command...) }
-
-func (s *servers) runWith(env []string, command ...string) error {
-	_, err := s.output(env, command...)
-	return err
-}
-
-func (s *servers) output(env []string, command ...string) (string, error) {
-	cmd := exec.CommandContext(s.ctx, command[0], command[1:]...)
-	cmd.Env = append(os.Environ(), env...)
-	var failure bytes.Buffer
-	cmd.Stderr = &failure
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, failure.Bytes())
-	}
-	return string(out), nil
-}
-
-// serve starts a server on an address that is free, and waits until it is ready.
-func (s *servers) serve(env []string, ready string, command func(address string) []string) (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
-		return "", err
-	}
-	args := command(address)
-	cmd := exec.CommandContext(s.ctx, args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), env...)
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		return "", err
-	}
-	s.running = append(s.running, cmd)
-	for until := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		resp, err := http.Get("http://" + address + ready)
-		if err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return address, nil
-			}
-		}
-		if time.Now().After(until) {
-			return "", fmt.Errorf("%s is not ready: %v", args[0], err)
-		}
-	}
-}
-
-func (s *servers) stop() error {
-	var errs []error
-	for _, cmd := range s.running {
-		errs = append(errs, cmd.Process.Signal(syscall.SIGTERM))
-	}
-	for _, cmd := range s.running {
-		_ = cmd.Wait() // how it ends is not what is measured
-	}
-	return errors.Join(errs...)
 }

@@ -2,15 +2,16 @@ package server
 
 import (
 	"context"
+	stdjson "encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/ostiary/ostiary/authn"
@@ -18,28 +19,115 @@ import (
 	"github.com/ostiary/ostiary/server/request"
 )
 
+// authorizePath is that of the one question.
+const authorizePath = "/v1/authorize"
+
 // maxChecks bounds what one request may ask.
 const maxChecks = 100
 
+// What is asked is read member by member, without reflection: it is the one body
+// that comes all day long. A test holds what is read, and how mistakes are worded,
+// against the same types as package json reads them.
 type authorizeRequest struct {
-	Action      action                     `json:"action"`
-	Resource    field[resource]            `json:"resource"`
-	Context     object                     `json:"context"`
-	Checks      field[[]check]             `json:"checks"`
-	Permissions field[map[string][]string] `json:"permissions"`
-	Explain     field[bool]                `json:"explain"`
+	Action      action
+	Resource    resource
+	Context     object
+	Checks      checks
+	Permissions field[map[string][]string]
+	Explain     field[bool]
+}
+
+func (in *authorizeRequest) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	return members(d, func(name []byte) error {
+		switch string(name) {
+		case "action":
+			return in.Action.UnmarshalJSONFrom(d)
+		case "resource":
+			return in.Resource.UnmarshalJSONFrom(d)
+		case "context":
+			return in.Context.UnmarshalJSONFrom(d)
+		case "checks":
+			return in.Checks.UnmarshalJSONFrom(d)
+		case "permissions":
+			return in.Permissions.UnmarshalJSONFrom(d)
+		case "explain":
+			return in.Explain.UnmarshalJSONFrom(d)
+		}
+		return unknown(d)
+	})
+}
+
+// checks are the questions of a batch.
+type checks struct {
+	value []check
+	set   bool
+}
+
+func (cs *checks) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	switch d.PeekKind() {
+	case 'n':
+		return notNull(d)
+	case '[':
+	default:
+		return mismatch(d, "an array")
+	}
+	cs.set = true
+	if _, err := d.ReadToken(); err != nil {
+		return err
+	}
+	for d.PeekKind() != ']' {
+		cs.value = append(cs.value, check{})
+		if err := cs.value[len(cs.value)-1].UnmarshalJSONFrom(d); err != nil {
+			return err
+		}
+	}
+	_, err := d.ReadToken()
+	return err
 }
 
 type check struct {
-	Action   action          `json:"action"`
-	Resource field[resource] `json:"resource"`
-	Context  object          `json:"context"`
+	Action   action
+	Resource resource
+	Context  object
+}
+
+func (c *check) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	return members(d, func(name []byte) error {
+		switch string(name) {
+		case "action":
+			return c.Action.UnmarshalJSONFrom(d)
+		case "resource":
+			return c.Resource.UnmarshalJSONFrom(d)
+		case "context":
+			return c.Context.UnmarshalJSONFrom(d)
+		}
+		return unknown(d)
+	})
 }
 
 type resource struct {
-	Type       field[string] `json:"type"`
-	ID         field[string] `json:"id"`
-	Properties object        `json:"properties"`
+	Type       text
+	ID         text
+	Properties object
+	set        bool
+}
+
+func (r *resource) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() == 'n' {
+		return notNull(d)
+	}
+	r.set = true
+	return members(d, func(name []byte) error {
+		switch string(name) {
+		case "type":
+			return r.Type.UnmarshalJSONFrom(d)
+		case "id":
+			return r.ID.UnmarshalJSONFrom(d)
+		case "properties":
+			return r.Properties.UnmarshalJSONFrom(d)
+		}
+		return unknown(d)
+	})
 }
 
 // action is a name, or an object with a name and properties.
@@ -60,15 +148,18 @@ func (a *action) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		a.name = token.String()
 		return nil
 	case '{':
-		var long struct {
-			Name       field[string] `json:"name"`
-			Properties object        `json:"properties"`
-		}
-		if err := json.UnmarshalDecode(d, &long); err != nil {
-			return err
-		}
-		a.name, a.properties = long.Name.value, long.Properties
-		return nil
+		var name text
+		err := members(d, func(member []byte) error {
+			switch string(member) {
+			case "name":
+				return name.UnmarshalJSONFrom(d)
+			case "properties":
+				return a.properties.UnmarshalJSONFrom(d)
+			}
+			return unknown(d)
+		})
+		a.name = name.value
+		return err
 	}
 	return wrongType(d, "must be text or an object with a name")
 }
@@ -200,7 +291,7 @@ func (s *server) authorizePermissions(c *call, in *authorizeRequest) error {
 // question turns one check into what the engine is asked. at is where the
 // check stands in the body.
 func (s *server) question(c *call, in *check, at string) (authz.Request, error) {
-	r := &in.Resource.value
+	r := &in.Resource
 	switch {
 	case !in.Action.set:
 		return authz.Request{}, invalid(at+"/action", "is required")
@@ -307,7 +398,8 @@ func (w *decisionWriter) decision(ctx context.Context, q authz.Request, d authz.
 	}
 	w.b = append(w.b, ']')
 	if len(d.Context) > 0 {
-		if err := w.member("context", d.Context); err != nil {
+		w.b = append(w.b, `,"context":`...)
+		if err := w.value(d.Context); err != nil {
 			return err
 		}
 	}
@@ -380,7 +472,8 @@ func (w *decisionWriter) reason(r *authz.Reason) error {
 		w.text(r.Permission)
 	}
 	if len(r.Details) > 0 {
-		if err := w.member("details", r.Details); err != nil {
+		w.b = append(w.b, `,"details":`...)
+		if err := w.value(r.Details); err != nil {
 			return err
 		}
 	}
@@ -394,13 +487,63 @@ func (w *decisionWriter) text(s string) {
 }
 
 func (w *decisionWriter) member(name string, v any) error {
-	encoded, err := encode(v)
-	if err != nil {
-		return err
-	}
 	w.b = append(w.b, ',', '"')
 	w.b = append(w.b, name...)
 	w.b = append(w.b, '"', ':')
-	w.b = append(w.b, encoded...)
-	return nil
+	return w.encoded(v)
+}
+
+func (w *decisionWriter) encoded(v any) error {
+	text, err := encode(v)
+	w.b = append(w.b, text...)
+	return err
+}
+
+// value writes what a policy said as encode does. Of most of it no package for
+// JSON is needed.
+func (w *decisionWriter) value(v any) (err error) {
+	switch v := v.(type) {
+	case nil:
+		w.b = append(w.b, "null"...)
+	case bool:
+		w.b = strconv.AppendBool(w.b, v)
+	case string:
+		w.b, err = jsontext.AppendQuote(w.b, v)
+	case stdjson.Number:
+		if number := jsontext.Value(v); number.Kind() != '0' || !number.IsValid() || strings.ContainsAny(string(v), " \t\r\n") {
+			return w.encoded(v)
+		}
+		w.b = append(w.b, v...)
+	case []any:
+		w.b = append(w.b, '[')
+		for i, element := range v {
+			if i > 0 {
+				w.b = append(w.b, ',')
+			}
+			if err := w.value(element); err != nil {
+				return err
+			}
+		}
+		w.b = append(w.b, ']')
+	case map[string]any:
+		names := slices.AppendSeq(make([]string, 0, 8), maps.Keys(v))
+		slices.Sort(names)
+		w.b = append(w.b, '{')
+		for i, name := range names {
+			if i > 0 {
+				w.b = append(w.b, ',')
+			}
+			if w.b, err = jsontext.AppendQuote(w.b, name); err != nil {
+				return err
+			}
+			w.b = append(w.b, ':')
+			if err := w.value(v[name]); err != nil {
+				return err
+			}
+		}
+		w.b = append(w.b, '}')
+	default:
+		return w.encoded(v)
+	}
+	return err
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -135,6 +136,78 @@ func (f *nullable[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return json.UnmarshalDecode(d, &f.value)
 }
 
+// text is a field[string] that is read without reflection.
+type text struct {
+	value string
+	set   bool
+}
+
+func (t *text) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	switch d.PeekKind() {
+	case 'n':
+		return notNull(d)
+	case '"':
+		token, err := d.ReadToken()
+		if err == nil {
+			t.value, t.set = token.String(), true
+		}
+		return err
+	}
+	v, err := d.ReadValue()
+	if err != nil {
+		return err
+	}
+	return mistake(d, "must be text, not "+kindName(v.Kind()))
+}
+
+// members reads an object, and has member read the value of each name. The name
+// is good until then. null has no members.
+func members(d *jsontext.Decoder, member func(name []byte) error) error {
+	switch d.PeekKind() {
+	case 'n':
+		_, err := d.ReadToken()
+		return err
+	case '{':
+	default:
+		return mismatch(d, "an object")
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return err
+	}
+	for d.PeekKind() != '}' {
+		name, err := d.ReadValue()
+		if err != nil {
+			return err
+		}
+		plain := []byte(name[1 : len(name)-1])
+		if bytes.IndexByte(plain, '\\') >= 0 {
+			if plain, err = jsontext.AppendUnquote(nil, name); err != nil {
+				return err
+			}
+		}
+		if err := member(plain); err != nil {
+			return err
+		}
+	}
+	_, err := d.ReadToken()
+	return err
+}
+
+// unknown is about the name that d has just read.
+func unknown(d *jsontext.Decoder) error {
+	return &json.SemanticError{JSONPointer: d.StackPointer(), Err: json.ErrUnknownName}
+}
+
+// mismatch is about the value that d reads next, which is not the array or object
+// that it has to be. What it holds is not looked at.
+func mismatch(d *jsontext.Decoder, want string) error {
+	token, err := d.ReadToken()
+	if err != nil {
+		return err
+	}
+	return mistake(d, "must be "+want+", not "+kindName(token.Kind()))
+}
+
 func notNull(d *jsontext.Decoder) error { return wrongType(d, "must not be null") }
 
 // wrongType consumes the value, so that the decoder's pointer names it.
@@ -195,7 +268,7 @@ func value(d *jsontext.Decoder) (any, error) {
 		if _, err := d.ReadToken(); err != nil {
 			return nil, err
 		}
-		list := []any{}
+		list := make([]any, 0, 4)
 		for d.PeekKind() != ']' {
 			v, err := value(d)
 			if err != nil {

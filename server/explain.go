@@ -29,13 +29,13 @@ type explainedDocument struct {
 // that in another way.
 func (s *server) explainPolicy(c *call) error {
 	in, err := decode[struct {
-		Input    field[exact]    `json:"input"`
-		Decision field[string]   `json:"decision"`
-		User     field[string]   `json:"user"`
-		Key      field[string]   `json:"key"`
-		Action   action          `json:"action"`
-		Resource field[resource] `json:"resource"`
-		Context  object          `json:"context"`
+		Input    field[exact]  `json:"input"`
+		Decision field[string] `json:"decision"`
+		User     field[string] `json:"user"`
+		Key      field[string] `json:"key"`
+		Action   action        `json:"action"`
+		Resource resource      `json:"resource"`
+		Context  object        `json:"context"`
 	}](s, c)
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ const maxFields = 100
 
 type filterRequest struct {
 	Action   action                   `json:"action"`
-	Resource field[resource]          `json:"resource"`
+	Resource resource                 `json:"resource"`
 	Context  object                   `json:"context"`
 	Target   field[string]            `json:"target"`
 	Fields   field[map[string]column] `json:"fields"`
@@ -51,7 +51,7 @@ func (s *server) filter(c *call) error {
 	if err != nil {
 		return err
 	}
-	r := &in.Resource.value
+	r := &in.Resource
 	switch {
 	case in.Action.name == "":
 		return invalid("/action", "is required")

@@ -17,17 +17,22 @@ import (
 type call struct {
 	w      http.ResponseWriter
 	r      *http.Request
-	ctx    context.Context
+	ctx    context.Context // that of the request, which r need not have
 	caller authn.Principal
 }
 
-// native routes method and pattern to h: it finds out who calls, and words
-// what goes wrong.
+// native routes method and pattern to h.
 func (s *server) native(method, pattern string, h func(*call) error) {
-	s.mux.MethodFunc(method, pattern, func(w http.ResponseWriter, r *http.Request) {
+	serve := s.calling(pattern, h)
+	s.mux.MethodFunc(method, pattern, func(w http.ResponseWriter, r *http.Request) { serve(r.Context(), w, r) })
+}
+
+// calling serves h at pattern: it finds out who calls, and words what goes wrong.
+func (s *server) calling(pattern string, h func(*call) error) func(context.Context, http.ResponseWriter, *http.Request) {
+	return func(ctx context.Context, w http.ResponseWriter, r *http.Request) {
 		// Every answer here depends on the credential.
 		w.Header()["Cache-Control"] = noStore
-		c := call{w: w, r: r, ctx: r.Context()}
+		c := call{w: w, r: r, ctx: ctx}
 		err := s.authenticate(&c)
 		if err == nil {
 			err = h(&c)
@@ -40,7 +45,7 @@ func (s *server) native(method, pattern string, h func(*call) error) {
 			s.Log.ErrorContext(c.ctx, "request failed", "route", pattern, "error", err, "request", authz.FactsFrom(c.ctx).RequestID)
 		}
 		writeProblem(w, p)
-	})
+	}
 }
 
 var noStore = []string{"no-store"}

@@ -84,6 +84,9 @@ type server struct {
 	base     string // path of the Better Auth surface
 	opa      *opa.Handler
 	zen      *authzen.Surface
+	// authorizing is the handler of authorizePath, which does not pass the mux.
+	authorizing func(context.Context, http.ResponseWriter, *http.Request)
+	decided     func(authz.Decision) // has it counted
 	// following counts requests that wait for decisions to be made.
 	following atomic.Int64
 }
@@ -91,6 +94,7 @@ type server struct {
 // New returns the handler of all surfaces.
 func New(o Options) (http.Handler, error) {
 	s := &server{Options: o, mux: chi.NewMux(), origins: http.NewCrossOriginProtection(), base: cmp.Or(o.Auth.BasePath, "/api/auth")}
+	s.authorizing, s.decided = s.calling(authorizePath, s.authorize), s.Metrics.Decided
 	s.contexts.New = func() any { return chi.NewRouteContext() }
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
@@ -127,7 +131,7 @@ func New(o Options) (http.Handler, error) {
 	s.mux.Get("/readyz", s.readyz)
 	s.mux.Get("/openapi.json", s.openapi)
 
-	s.native(http.MethodPost, "/v1/authorize", s.authorize)
+	s.native(http.MethodPost, authorizePath, s.authorize)
 	s.native(http.MethodPost, "/v1/filter", s.filter)
 	s.native(http.MethodGet, "/v1/me", s.me)
 	s.native(http.MethodPost, "/v1/keys/verify", s.verifyKey)

@@ -13,7 +13,7 @@ import (
 // address, since everything before the last hop is hearsay.
 func (rd *Reader) Address(r *http.Request) string {
 	for _, h := range rd.addressHeaders {
-		if a, ok := rd.forwarded(strings.Join(r.Header.Values(h), ",")); ok {
+		if a, ok := rd.forwarded(strings.Join(r.Header[h], ",")); ok {
 			return canonicalAddress(a)
 		}
 	}
@@ -40,6 +40,9 @@ func (rd *Reader) Peer(r *http.Request) string {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return ""
+	}
+	if peer.Addr().Is4() { // there is one way to write it
+		return r.RemoteAddr[:strings.LastIndexByte(r.RemoteAddr, ':')]
 	}
 	return canonicalAddress(peer.Addr().Unmap().WithZone(""))
 }

@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
@@ -25,22 +26,50 @@ var (
 
 // Body reads the whole body, or fails with ErrTooLarge.
 func (rd *Reader) Body(r *http.Request) ([]byte, error) {
+	var b body
+	if err := b.read(r, rd.maxBody); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// body is what a body is read into.
+type body struct {
+	bytes.Buffer
+	limited io.LimitedReader
+}
+
+// read reads the whole body of r, or fails with ErrTooLarge.
+func (b *body) read(r *http.Request, limit int64) error {
 	if r.Body == nil {
-		return nil, nil
+		return nil
 	}
-	if r.ContentLength > rd.maxBody {
+	if r.ContentLength > limit {
 		linger(r)
-		return nil, ErrTooLarge
+		return ErrTooLarge
 	}
-	data, err := io.ReadAll(io.LimitReader(r.Body, rd.maxBody+1))
+	// No room is made for what is merely announced.
+	b.limited = io.LimitedReader{R: r.Body, N: limit + 1}
+	_, err := b.ReadFrom(&b.limited)
+	b.limited.R = nil
 	if err != nil {
-		return nil, fmt.Errorf("read body: %w", err)
+		return fmt.Errorf("read body: %w", err)
 	}
-	if int64(len(data)) > rd.maxBody {
+	if int64(b.Len()) > limit {
 		linger(r)
-		return nil, ErrTooLarge
+		return ErrTooLarge
 	}
-	return data, nil
+	return nil
+}
+
+// bodies are used again by those who keep nothing of them.
+var bodies = sync.Pool{New: func() any { return new(body) }}
+
+func (b *body) release() {
+	if b.Cap() <= 64<<10 { // let the rare big one go
+		b.Reset()
+		bodies.Put(b)
+	}
 }
 
 // Larger returns a Reader that takes bodies of at least size bytes too.
@@ -91,22 +120,35 @@ func linger(r *http.Request) {
 
 // Decode reads a JSON body into v, strictly: application/json only, valid
 // UTF-8, no member twice. Members that v does not know are an error if opts
-// say so. An absent body is ErrSyntax.
+// say so. An absent body is ErrSyntax. What the body is read into is used again:
+// a type that decodes itself has to copy what it keeps.
 func (rd *Reader) Decode(r *http.Request, v any, opts ...json.Options) error {
-	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+	if !isJSON(r.Header.Get("Content-Type")) {
 		return ErrMediaType
 	}
-	data, err := rd.Body(r)
-	if err != nil {
+	b := bodies.Get().(*body)
+	defer b.release()
+	if err := b.read(r, rd.maxBody); err != nil {
 		return err
 	}
-	if tooDeep(data, rd.maxDepth) {
+	if tooDeep(b.Bytes(), rd.maxDepth) {
 		return ErrTooDeep
 	}
-	if err := json.Unmarshal(data, v, opts...); err != nil {
+	if err := json.Unmarshal(b.Bytes(), v, opts...); err != nil {
 		return fmt.Errorf("%w: %w", ErrSyntax, err)
 	}
 	return nil
+}
+
+const jsonType = "application/json"
+
+// isJSON reports whether a Content-Type is that of JSON, whatever its parameters.
+func isJSON(contentType string) bool {
+	if contentType == jsonType {
+		return true
+	}
+	t, _, err := mime.ParseMediaType(contentType)
+	return err == nil && t == jsonType
 }
 
 // Members decodes a JSON text as JavaScript would (of members that are there
@@ -137,6 +179,9 @@ func (rd *Reader) Members(data []byte) (jsontext.Value, map[string]jsontext.Valu
 // tooDeep reports whether brackets nest deeper than limit. It only has to be
 // right for valid JSON; what is not fails in the decoder.
 func tooDeep(data []byte, limit int) bool {
+	if bytes.Count(data, []byte("{"))+bytes.Count(data, []byte("[")) <= limit {
+		return false // they could not, whatever is text
+	}
 	depth, text := 0, false
 	for i := 0; i < len(data); i++ {
 		switch c := data[i]; {

@@ -37,6 +37,8 @@ type Exchange struct {
 	receipt audit.Receipt
 	observe func(authz.Decision)
 	status  int
+	// What the headers have: a header is a list, and these are lists of one.
+	id, stood [1]string
 
 	mu       sync.Mutex
 	decision string
@@ -49,7 +51,8 @@ func (rd *Reader) Begin(w http.ResponseWriter, r *http.Request, observe func(aut
 	id, sent := RequestID(r.Header)
 	x.facts = rd.facts(r, id)
 	x.facts.Decided = x.decided
-	w.Header()[IDHeader] = []string{cmp.Or(sent, id)}
+	x.id[0] = cmp.Or(sent, id)
+	w.Header()[IDHeader] = x.id[:]
 	ctx := authz.WithFacts(r.Context(), &x.facts)
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		ctx = audit.WithReceipt(ctx, &x.receipt)
@@ -113,10 +116,11 @@ func (x *Exchange) End() {
 func (x *Exchange) note() {
 	h := x.Header()
 	x.mu.Lock()
-	if x.decision != "" {
-		h[DecisionHeader] = []string{x.decision}
-	}
+	x.stood[0] = x.decision
 	x.mu.Unlock()
+	if x.stood[0] != "" {
+		h[DecisionHeader] = x.stood[:]
+	}
 	if x.receipt.Revision != "" {
 		h[RevisionHeader] = []string{x.receipt.Revision}
 	}
@@ -145,7 +149,8 @@ func RequestID(h http.Header) (id, sent string) {
 	sent = strings.Join(h.Values(IDHeader), ", ")
 	switch {
 	case sent == "":
-		return strconv.FormatUint(rand.Uint64()|1<<63, 36) + strconv.FormatUint(rand.Uint64()|1<<63, 36), ""
+		b := strconv.AppendUint(make([]byte, 0, 32), rand.Uint64()|1<<63, 36)
+		return string(strconv.AppendUint(b, rand.Uint64()|1<<63, 36)), ""
 	case len(sent) <= maxID && printable(sent):
 		return sent, sent
 	}

@@ -33,11 +33,11 @@ type Options struct {
 
 // Reader reads requests. It is safe for concurrent use.
 type Reader struct {
-	keyHeaders     []string
+	keyHeaders     []string // as they stand in an http.Header
 	cookiePrefix   string
 	secure         bool
 	secrets        []string
-	addressHeaders []string
+	addressHeaders []string // likewise
 	proxies        []netip.Prefix
 	maxBody        int64
 	maxDepth       int
@@ -63,6 +63,7 @@ func New(o Options) (*Reader, error) {
 	if rd.addressHeaders == nil {
 		rd.addressHeaders = []string{"x-forwarded-for"}
 	}
+	rd.addressHeaders = canonical(rd.addressHeaders)
 	if rd.maxBody <= 0 {
 		rd.maxBody = 1 << 20
 	}
@@ -83,7 +84,17 @@ func New(o Options) (*Reader, error) {
 			errs = append(errs, &authn.InvalidError{Field: "KeyHeaders", Reason: fmt.Sprintf("%q has a meaning of its own", h)})
 		}
 	}
+	rd.keyHeaders = canonical(rd.keyHeaders)
 	return rd, errors.Join(errs...)
+}
+
+// canonical returns names of headers as they stand in an http.Header.
+func canonical(names []string) []string {
+	list := make([]string, len(names))
+	for i, name := range names {
+		list[i] = http.CanonicalHeaderKey(name)
+	}
+	return list
 }
 
 // Challenge is the WWW-Authenticate of an answer that asks for a credential,
@@ -153,7 +164,7 @@ func (rd *Reader) headerCredential(r *http.Request) (authn.Credential, Place, er
 func (rd *Reader) Key(r *http.Request) (authn.Secret, error) {
 	var key string
 	for _, h := range rd.keyHeaders {
-		for _, v := range r.Header.Values(h) {
+		for _, v := range r.Header[h] {
 			switch {
 			case v == "" || v == key:
 			case key == "":
