@@ -469,11 +469,8 @@ func read(d *Decision, v ast.Value) error {
 }
 
 var (
-	allowKey      = ast.StringTerm("allow")
-	reasonsKey    = ast.StringTerm("reasons")
-	codeKey       = ast.StringTerm("code")
-	messageKey    = ast.StringTerm("message")
-	permissionKey = ast.StringTerm("permission")
+	allowKey   = ast.StringTerm("allow")
+	reasonsKey = ast.StringTerm("reasons")
 )
 
 func readReasons(t *ast.Term) ([]Reason, error) {
@@ -507,35 +504,36 @@ func readReason(t *ast.Term, before error) (Reason, error) {
 	if !ok {
 		return Reason{}, fmt.Errorf("%s.reasons holds something that is not an object", decisionRule)
 	}
-	r := Reason{Code: text(doc, codeKey), Message: text(doc, messageKey), Permission: text(doc, permissionKey)}
-	if r.Code == "" || r.Message == "" {
-		return Reason{}, fmt.Errorf("%s.reasons holds a reason without code or message", decisionRule)
-	}
+	var r Reason
 	var err error
 	doc.Foreach(func(k, v *ast.Term) {
-		if k.Equal(codeKey) || k.Equal(messageKey) || k.Equal(permissionKey) || err != nil {
-			return
-		}
 		name, ok := k.Value.(ast.String)
 		if !ok {
 			err = fmt.Errorf("%s.reasons holds a member whose name is not a string", decisionRule)
 			return
 		}
-		if r.Details == nil {
-			r.Details = map[string]any{}
+		text, _ := v.Value.(ast.String)
+		switch name {
+		case "code":
+			r.Code = string(text)
+		case "message":
+			r.Message = string(text)
+		case "permission":
+			r.Permission = string(text)
+		default:
+			if err != nil {
+				return
+			}
+			if r.Details == nil {
+				r.Details = map[string]any{}
+			}
+			r.Details[string(name)], err = ast.JSON(v.Value)
 		}
-		r.Details[string(name)], err = ast.JSON(v.Value)
 	})
-	return r, err
-}
-
-func text(doc ast.Object, key *ast.Term) string {
-	if t := doc.Get(key); t != nil {
-		if s, ok := t.Value.(ast.String); ok {
-			return string(s)
-		}
+	if r.Code == "" || r.Message == "" {
+		return Reason{}, fmt.Errorf("%s.reasons holds a reason without code or message", decisionRule)
 	}
-	return ""
+	return r, err
 }
 
 // Permissions returns what s may do by its roles, narrowed by the grants of

@@ -38,6 +38,8 @@ type question struct {
 	subject          *ast.Term
 	action, resource properties
 	about, document  *ast.Term
+
+	verb, kind, id ast.Term // the names in request, made when they are read
 }
 
 // ask makes a question of r. It fails if a map of r holds what is not JSON,
@@ -160,7 +162,7 @@ func (q *question) Find(path []*ast.Term) (*ast.Term, bool) {
 func (q *question) actionMember(key *ast.Term) *ast.Term {
 	switch name(key) {
 	case "name":
-		return ast.StringTerm(q.request.Action.Name)
+		return named(&q.verb, q.request.Action.Name)
 	case "properties":
 		return q.action.of(q.request.Action.Properties)
 	}
@@ -170,10 +172,10 @@ func (q *question) actionMember(key *ast.Term) *ast.Term {
 func (q *question) resourceMember(key *ast.Term) *ast.Term {
 	switch r := q.request.Resource; name(key) {
 	case "type":
-		return ast.StringTerm(r.Type)
+		return named(&q.kind, r.Type)
 	case "id":
 		if r.ID != "" {
-			return ast.StringTerm(r.ID)
+			return named(&q.id, r.ID)
 		}
 	case "properties":
 		return q.resource.of(r.Properties)
@@ -183,6 +185,14 @@ func (q *question) resourceMember(key *ast.Term) *ast.Term {
 		}
 	}
 	return nil
+}
+
+// named returns t, which is s.
+func named(t *ast.Term, s string) *ast.Term {
+	if t.Value == nil {
+		t.Value = ast.String(s)
+	}
+	return t
 }
 
 func (q *question) actionTerm() *ast.Term { return members(q.actionMember, nameKey, propertiesKey) }

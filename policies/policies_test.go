@@ -275,10 +275,11 @@ func TestPermitsFollowTheTables(t *testing.T) {
 		"teams.rego", "package teams\n\nblue := true",
 	), map[string]any{"admin_user_ids": []string{"u1"}})
 	want := map[string]any{
-		"roles":  map[string]any{"editor": map[string]any{"document": map[string]any{"read": true, "*": true}}, "admin": map[string]any{}, "user": map[string]any{}},
-		"self":   map[string]any{"user": map[string]any{}, "session": map[string]any{}, "apiKey": map[string]any{"read": true}},
-		"admins": map[string]any{"u1": true},
-		"app":    map[string]any{"document": true, "folder": true, "page": true, "invoice": true},
+		"roles":   map[string]any{"editor": map[string]any{"document": map[string]any{"read": true, "*": true}}, "admin": map[string]any{}, "user": map[string]any{}},
+		"holders": map[string]any{"document": map[string]any{"read": map[string]any{"editor": true}, "*": map[string]any{"editor": true}}},
+		"self":    map[string]any{"user": map[string]any{}, "session": map[string]any{}, "apiKey": map[string]any{"read": true}},
+		"admins":  map[string]any{"u1": true},
+		"app":     map[string]any{"document": true, "folder": true, "page": true, "invoice": true},
 	}
 	if got := b.Source.Data["permits"]; !reflect.DeepEqual(got, want) {
 		t.Errorf("permits:\ngot  %v\nwant %v", got, want)
@@ -368,10 +369,12 @@ func FuzzLoad(f *testing.F) {
 			t.Error("data.ostiary is defined")
 		}
 		permits := b.Source.Data["permits"].(map[string]any)["roles"].(map[string]any)
+		holders := b.Source.Data["permits"].(map[string]any)["holders"].(map[string]any)
 		for role, permissions := range b.Roles {
 			for resourceType, actions := range permissions {
 				for _, action := range actions {
-					if permits[role].(map[string]any)[resourceType].(map[string]any)[action] != true {
+					if permits[role].(map[string]any)[resourceType].(map[string]any)[action] != true ||
+						holders[resourceType].(map[string]any)[action].(map[string]any)[role] != true {
 						t.Errorf("role %q: %q:%q is written and not permitted", role, resourceType, action)
 					}
 				}

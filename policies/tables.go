@@ -181,18 +181,36 @@ func (b Bundle) Actions(resourceType string) []string {
 }
 
 // permits returns what the rules look permissions up in: the tables with
-// objects for lists, the administrators by id, and the types of the application.
+// objects for lists, who holds a permission, the administrators by id, and the
+// types of the application.
 func (t tables) permits(types []string) map[string]any {
 	roles := map[string]any{}
+	holders := map[string]any{}
 	for role, table := range t.roles {
 		roles[role] = lookup(table)
+		for resourceType, actions := range table.(map[string]any) {
+			for _, action := range names(actions) {
+				below(below(holders, resourceType), action)[role] = true
+			}
+		}
 	}
 	return map[string]any{
-		"roles":  roles,
-		"self":   lookup(t.self),
-		"admins": members(names(t.settings["admin_user_ids"])),
-		"app":    members(types),
+		"roles":   roles,
+		"holders": holders,
+		"self":    lookup(t.self),
+		"admins":  members(names(t.settings["admin_user_ids"])),
+		"app":     members(types),
 	}
+}
+
+// below returns the object at name in m, a new one if there is none.
+func below(m map[string]any, name string) map[string]any {
+	object, ok := m[name].(map[string]any)
+	if !ok {
+		object = map[string]any{}
+		m[name] = object
+	}
+	return object
 }
 
 func lookup(table any) map[string]any {

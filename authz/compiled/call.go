@@ -14,6 +14,9 @@ import (
 func (b *body) call(s *ir.CallStmt, list []ir.Stmt, e env) (int, []step) {
 	fn, ok := b.names[s.Func]
 	if !ok {
+		if holds := b.condition(s, list, e); holds != nil {
+			return 2, []step{holds}
+		}
 		return 1, []step{b.builtin(s, e)}
 	}
 	if len(s.Args) != len(fn.params)+2 || s.Args[0].Value != ir.Val(ir.Input) || s.Args[1].Value != ir.Val(ir.Data) {
@@ -156,9 +159,6 @@ func (b *body) builtin(s *ir.CallStmt, e env) step {
 	}
 	l := s.Result
 	delete(e, l)
-	if !declared.CanSkipBctx {
-		b.program.contextual = true
-	}
 	if declared.Nondeterministic && b.final {
 		b.chance[name] = true
 	}
@@ -230,7 +230,7 @@ func (b *builtin) run(m *machine, f []*ast.Term) (*ast.Term, code) {
 	}
 	var context topdown.BuiltinContext
 	if b.contextual {
-		context = m.context
+		context = m.context()
 	}
 	context.Location = b.at
 	m.answers = m.answers[:0]

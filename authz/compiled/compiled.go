@@ -88,7 +88,6 @@ type Program struct {
 	query        function
 	slots        []slot
 	capabilities *ast.Capabilities
-	contextual   bool // a built-in wants more than its operands
 	reads        Reads
 	lasting      lasting
 	machines     sync.Pool

@@ -40,6 +40,9 @@ func (b *body) make(list []ir.Stmt, e env) (int, []step) {
 		return n, steps
 	}
 	if !b.plainly {
+		if n, steps := b.sentence(list, e); n > 0 {
+			return n, steps
+		}
 		if n, steps := b.record(list, e); n > 0 {
 			return n, steps
 		}

@@ -50,7 +50,8 @@ type machine struct {
 	results  []*ast.Term
 	err      error
 
-	context topdown.BuiltinContext // for built-ins that want one
+	about topdown.BuiltinContext // for built-ins that want one
+	told  bool                   // about is that of this evaluation
 
 	// What the built-in at work answered.
 	answers []*ast.Term
@@ -85,18 +86,6 @@ func (m *machine) run(e Evaluation) error {
 	m.e = e
 	m.own.input, m.own.data = e.Input, m.program.data
 	m.world = &m.own
-	if m.program.contextual {
-		m.context = topdown.BuiltinContext{
-			Context:        e.Context,
-			Metrics:        metrics.NoOp(),
-			Seed:           rand.Reader,
-			Time:           ast.NewTerm(ast.Number(strconv.FormatInt(e.Now.UnixNano(), 10))),
-			Cancel:         e.Cancel,
-			Cache:          builtins.Cache{},
-			NDBuiltinCache: e.Nondeterminism,
-			Capabilities:   m.program.capabilities,
-		}
-	}
 	if _, c := m.call(&m.program.query, nil, nil); c == failed {
 		return m.err
 	}
@@ -113,9 +102,27 @@ func (m *machine) end() {
 	m.answers, m.results = m.answers[:0], m.results[:0]
 	m.own.input, m.own.data = nil, nil
 	m.e, m.world, m.err, m.top = Evaluation{}, nil, nil, 0
-	if m.program.contextual {
-		m.context = topdown.BuiltinContext{}
+	if m.told {
+		m.about, m.told = topdown.BuiltinContext{}, false
 	}
+}
+
+// context returns what built-ins are told that want more than their operands.
+func (m *machine) context() topdown.BuiltinContext {
+	if !m.told {
+		m.about = topdown.BuiltinContext{
+			Context:        m.e.Context,
+			Metrics:        metrics.NoOp(),
+			Seed:           rand.Reader,
+			Time:           ast.NewTerm(ast.Number(strconv.FormatInt(m.e.Now.UnixNano(), 10))),
+			Cancel:         m.e.Cancel,
+			Cache:          builtins.Cache{},
+			NDBuiltinCache: m.e.Nondeterminism,
+			Capabilities:   m.program.capabilities,
+		}
+		m.told = true
+	}
+	return m.about
 }
 
 func (m *machine) fail(err error) code {

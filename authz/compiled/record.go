@@ -87,63 +87,147 @@ func (p *Program) Lasts(o ast.Object) bool {
 	return ok
 }
 
+// shape is a container as it will be made: of constants, of operands, which are
+// the parts of a record, and of other shapes.
+type shape struct {
+	empty  *ast.Term // what kind it is
+	keys   []source  // of an object
+	values []source
+	fixed  bool // the keys are strings, no two the same
+}
+
+// source is one of a shape's.
+type source struct {
+	constant *ast.Term
+	part     int
+	inner    *shape
+}
+
+func (s *source) make(of *parts) *ast.Term {
+	switch {
+	case s.constant != nil:
+		return s.constant
+	case s.inner != nil:
+		return s.inner.make(of)
+	}
+	return of[s.part]
+}
+
+func (s *shape) make(of *parts) *ast.Term {
+	if len(s.values) == 0 {
+		return s.empty
+	}
+	if s.empty == emptyObject {
+		if !s.fixed {
+			object := ast.NewObjectWithCapacity(len(s.values))
+			for i := range s.values {
+				object.Insert(s.keys[i].make(of), s.values[i].make(of))
+			}
+			return ast.NewTerm(object)
+		}
+		var few [maxParts][2]*ast.Term
+		members := few[:0]
+		for i := range s.values {
+			members = append(members, [2]*ast.Term{s.keys[i].constant, s.values[i].make(of)})
+		}
+		return ast.ObjectTerm(members...)
+	}
+	if s.empty == emptySet {
+		set := ast.NewSetWithCapacity(len(s.values))
+		for i := range s.values {
+			set.Add(s.values[i].make(of))
+		}
+		return ast.NewTerm(set)
+	}
+	elements := make([]*ast.Term, len(s.values)) // the array keeps them
+	for i := range s.values {
+		elements[i] = s.values[i].make(of)
+	}
+	return ast.ArrayTerm(elements...)
+}
+
+// unequal reports whether the keys are strings that are constants, no two the same.
+func unequal(keys []source) bool {
+	seen := map[ast.String]bool{}
+	for _, k := range keys {
+		if k.constant == nil {
+			return false
+		}
+		s, ok := k.constant.Value.(ast.String)
+		if !ok || seen[s] {
+			return false
+		}
+		seen[s] = true
+	}
+	return true
+}
+
 // record compiles the making of a container that is filled right there and
 // nowhere else. It returns how many statements that takes, none if it is not
 // such a place.
 func (b *body) record(list []ir.Stmt, e env) (int, []step) {
 	outer, _, _ := made(list[0])
-	inside := map[ir.Local]int{} // containers made here: what is still to be put in
-	uses := map[ir.Local]int{}   // of these, in here
+	inside := map[ir.Local]*shape{} // containers made here
+	left := map[ir.Local]int{}      // what is still to be put in
+	uses := map[ir.Local]int{}      // of these, in here
 	var of []ir.Operand
-	part := func(o ir.Operand) {
-		if l, ok := o.Value.(ir.Local); ok {
-			if _, ok := inside[l]; ok {
-				uses[l]++
-				return
-			}
+	part := func(o ir.Operand) (s source, ok bool) {
+		if l, ok := o.Value.(ir.Local); ok && inside[l] != nil {
+			uses[l]++
+			return source{inner: inside[l]}, left[l] == 0
 		}
-		if b.about(e, o).kind != constant {
-			of = append(of, o)
+		if k := b.about(e, o); k.kind == constant {
+			return source{constant: k.term}, true
 		}
+		of = append(of, o)
+		return source{part: len(of) - 1}, true
 	}
 	n := 0
-	for n < len(list) {
+	for full := false; !full; n++ {
+		if n == len(list) {
+			return 0, nil
+		}
 		var into ir.Local
+		var key, value source
+		fits := true
 		switch s := list[n].(type) {
 		case *ir.ArrayAppendStmt:
 			into = s.Array
-			part(s.Value)
+			value, fits = part(s.Value)
 		case *ir.SetAddStmt:
 			into = s.Set
-			part(s.Value)
+			value, fits = part(s.Value)
 		case *ir.ObjectInsertStmt:
 			into = s.Object
-			part(s.Key)
-			part(s.Value)
+			if key, fits = part(s.Key); fits {
+				value, fits = part(s.Value)
+			}
 		default:
-			l, _, ok := made(list[n])
-			if _, again := inside[l]; !ok || again {
+			l, empty, ok := made(list[n])
+			if !ok || inside[l] != nil {
 				return 0, nil
 			}
-			inside[l] = b.fills[register{b.number, l}]
-			n++
+			inside[l], left[l] = &shape{empty: empty}, b.fills[register{b.number, l}]
 			continue
 		}
-		if inside[into]--; inside[into] < 0 {
+		at := inside[into]
+		if at == nil || left[into] == 0 || !fits {
 			return 0, nil
 		}
-		n++
-		full := true
-		for _, left := range inside {
-			full = full && left == 0
+		left[into]--
+		at.values = append(at.values, value)
+		if at.empty == emptyObject {
+			at.keys = append(at.keys, key)
+			at.fixed = left[into] == 0 && unequal(at.keys)
 		}
-		if full {
-			break
+		full = true
+		for _, more := range left {
+			full = full && more == 0
 		}
 	}
-	for l, left := range inside {
+	for l := range inside {
 		// What is inside must not be wanted outside.
-		if left != 0 || l != outer && uses[l]+b.fills[register{b.number, l}] != b.uses[register{b.number, l}] {
+		if l != outer && uses[l]+b.fills[register{b.number, l}] != b.uses[register{b.number, l}] {
 			return 0, nil
 		}
 	}
@@ -154,15 +238,11 @@ func (b *body) record(list []ir.Stmt, e env) (int, []step) {
 	for i, o := range of {
 		operands[i] = b.operand(e, o)
 	}
-	var steps []step
-	b.plainly = true
-	for i := 0; i < n; {
-		m, more := b.stmt(list[i:n], e, 1)
-		steps = append(steps, more...)
-		i += m
+	for l := range inside {
+		delete(e, l)
 	}
-	b.plainly = false
-	build, r, last := sequence(steps), &record{}, &b.program.lasting
+	b.register(outer)
+	root, r, last := inside[outer], &record{}, &b.program.lasting
 	return n, []step{func(m *machine, f []*ast.Term) code {
 		var key parts
 		for i := range operands {
@@ -174,17 +254,16 @@ func (b *body) record(list []ir.Stmt, e env) (int, []step) {
 			f[outer] = t
 			return next
 		}
-		if c := build(m, f); c != next {
-			return c
-		}
+		t := root.make(&key)
+		f[outer] = t
 		for i := range operands {
 			if !last.has(key[i]) {
 				return next
 			}
 		}
-		Seal(f[outer].Value)
-		if r.keep(key, f[outer]) {
-			last.add(f[outer])
+		Seal(t.Value)
+		if r.keep(key, t) {
+			last.add(t)
 		}
 		return next
 	}}

@@ -7,12 +7,17 @@ import data.ostiary
 guarded(c, code) if {
 	d := ostiary.decision with input as ask(c.principal, c.action, c.resource)
 		with data.permits.admins as {"u-zoe": true}
-		with data.permits.roles.editor as {"document": {"edit": true}, "apiKey": {"create": true}}
-		with data.permits.roles.chief as {"user": {"impersonate": true, "set-password": true, "set-email": true, "create": true}, "document": {"*": true}}
+		with data.permits.roles as all_roles
+		with data.permits.holders as holders(all_roles)
 		with data.permits.app as {"note": true}
 	print(d)
 	verdict(d, code) == c.want
 }
+
+all_roles := object.union(data.permits.roles, {
+	"editor": {"document": {"edit": true}, "apiKey": {"create": true}},
+	"chief": {"user": {"impersonate": true, "set-password": true, "set-email": true, "create": true}, "document": {"*": true}},
+})
 
 verdict(d, _) := "allow" if d.allow
 

@@ -54,6 +54,15 @@ key_with(id, grants) := {"type": "apiKey", "properties": {"owner": id, "permissi
 
 ask(principal, action, resource) := {"principal": principal, "action": {"name": action}, "resource": resource}
 
+# Who holds which permission, by these tables of roles.
+holders(roles) := {type: {action: {role: true | some role; roles[role][type][action]} |
+	some role
+	some action, _ in roles[role][type]
+} |
+	some role
+	some type, _ in roles[role]
+}
+
 codes(reasons) := [r.code | some r in reasons]
 
 # A case has a principal, an action, a resource and the codes that are expected:

@@ -2,15 +2,17 @@
 #
 # The tables are data.roles (role → type → actions), data.self (type → actions)
 # and the grants of the key at work. data.permits has the first two with objects
-# for lists, {type: {action: true}}, so that a permission is one look-up away.
+# for lists, {type: {action: true}}, and in holders who has what, {type: {action:
+# {role: true}}}, so that a permission is one look-up away, however many roles there are.
 # In all of them "*" stands for every type or every action, where it is written.
 package ostiary
 
 # As is usual; the tables have only names that are well-formed.
 role_permits if {
 	authenticated
+	holders := data.permits.holders[input.resource.type][input.action.name]
 	some role in input.principal.roles
-	data.permits.roles[role][input.resource.type][input.action.name]
+	holders[role]
 }
 
 role_permits if {
@@ -44,24 +46,24 @@ granted if {
 	key_permits(mapped.type, mapped.action)
 }
 
-by_role(type, action) if {
+by_role(type, action) if held(data.permits.holders[type][action])
+
+by_role(type, _) if held(data.permits.holders[type]["*"])
+
+by_role(_, action) if held(data.permits.holders["*"][action])
+
+by_role(_, _) if held(data.permits.holders["*"]["*"])
+
+held(holders) if {
 	some role in input.principal.roles
-	gives(role, type, action)
+	holders[role]
 }
 
-by_role(type, action) if {
+held(holders) if {
 	administrator
 	some role in data.settings.admin_roles
-	gives(role, type, action)
+	holders[role]
 }
-
-gives(role, type, action) if data.permits.roles[role][type][action]
-
-gives(role, type, _) if data.permits.roles[role][type]["*"]
-
-gives(role, _, action) if data.permits.roles[role]["*"][action]
-
-gives(role, _, _) if data.permits.roles[role]["*"]["*"]
 
 by_self(type, action) if data.permits.self[type][action]
 

@@ -57,7 +57,7 @@ test_wildcards_in_roles[note] if {
 		"another action": {"role": {"*": {"get": true}}, "allow": false},
 	}
 	d := ostiary.decision with input as ask(bob, "list", users)
-		with data.permits.roles.user as c.role
+		with data.permits.holders as holders({"user": c.role})
 	d.allow == c.allow
 }
 
@@ -77,7 +77,7 @@ test_roles_are_a_union if {
 	p := with_roles(bob, ["reader", "writer"])
 	every action in ["read", "write"] {
 		d := ostiary.decision with input as ask(p, action, {"type": "entity"})
-			with data.permits.roles as {"reader": {"entity": {"read": true}}, "writer": {"entity": {"write": true}}}
+			with data.permits.holders as holders({"reader": {"entity": {"read": true}}, "writer": {"entity": {"write": true}}})
 		d.allow
 	}
 }

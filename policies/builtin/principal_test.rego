@@ -7,7 +7,7 @@ test_malformed_input_is_denied[note] if {
 	some name, value in malformed
 	some how, rules in permissive
 	d := ostiary.decision with input as value
-		with data.permits.roles as rules.roles
+		with data.permits.holders as holders(rules.roles)
 		with data.permits.self as rules.self
 		with data.app as rules.app
 	print(d)

@@ -14,7 +14,7 @@ getter := with_roles(bob, ["getter"])
 test_routes[note] if {
 	some note, c in routes
 	d := ostiary.decision with input as ask(c.principal, "GET", c.resource)
-		with data.permits.roles as {"reader": {"document": {"read": true}}, "getter": {"route": {"GET": true}}}
+		with data.permits.holders as holders({"reader": {"document": {"read": true}}, "getter": {"route": {"GET": true}}})
 	print(d)
 	d.allow == c.allow
 	codes(d.reasons) == c.codes
