@@ -35,10 +35,7 @@ type house struct {
 	before atomic.Pointer[func(w http.ResponseWriter, r *http.Request) bool]
 }
 
-func serve(t *testing.T, o ostiary.Options) *house {
-	t.Helper()
-	o.Database = "sqlite::memory:"
-	o.Policies = fstest.MapFS{"document.rego": {Data: []byte(`package app.document
+const rules = `package app.document
 
 allow if input.resource.properties.owner == input.principal.id
 
@@ -47,7 +44,14 @@ allow if input.principal.properties.trusted
 deny contains {"code": "sealed", "message": "it is sealed", "until": "noon"} if input.resource.properties.sealed
 
 context := {"shelf": 3}
-`)}}
+`
+
+func serve(t *testing.T, o ostiary.Options) *house {
+	t.Helper()
+	o.Database = "sqlite::memory:"
+	if !o.PoliciesPublished {
+		o.Policies = fstest.MapFS{"document.rego": {Data: []byte(rules)}}
+	}
 	i, err := ostiary.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
