@@ -62,10 +62,10 @@ func (i *Ostiary) Admit(r *http.Request, action authz.Action, resource authz.Res
 	ctx = guard.WithPrincipal(ctx, caller)
 	d, err := i.engine.Decide(ctx, authz.Request{Subject: caller.Subject(), Action: action, Resource: resource})
 	switch {
-	case err != nil && ctx.Err() == nil && !errors.Is(err, authn.ErrUnavailable):
+	case err == nil:
+		err = d.Err(action.Name, resource)
+	case ctx.Err() == nil && !errors.Is(err, authn.ErrUnavailable):
 		err = fmt.Errorf("%w: %w", authn.ErrUnavailable, err)
-	case err == nil && !d.Allow:
-		err = &authz.DeniedError{Action: action.Name, Resource: resource, Decision: d}
 	}
 	return ctx, d, err
 }

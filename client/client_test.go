@@ -507,6 +507,23 @@ func TestRequireAnswersAsEmbedded(t *testing.T) {
 	}
 }
 
+// A service that has no policy any more denies nobody: it does not answer.
+func TestServiceWithoutAPolicyIsUnavailable(t *testing.T) {
+	h := serve(t, ostiary.Options{Lease: time.Minute})
+	ann, key := h.user(t, "ann", "user", grants)
+	c := h.client(t, client.Options{Retries: -1})
+	if _, _, err := c.Admit(with(key), reading, read(ann.ID)); err != nil {
+		t.Fatal(err)
+	}
+	done(t, h.Close())
+	for _, s := range []guard.Service{h.Ostiary, c} {
+		_, d, err := s.Admit(with(key), reading, read(ann.ID))
+		if d.Allow || !errors.Is(err, access.ErrUnavailable) || errors.Is(err, access.ErrDenied) {
+			t.Errorf("%T: %+v, %v; want %v", s, d, err, access.ErrUnavailable)
+		}
+	}
+}
+
 // A cookie is passed on, but not with a write that another site may have sent.
 func TestCookies(t *testing.T) {
 	h := serve(t, ostiary.Options{})

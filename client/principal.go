@@ -158,11 +158,7 @@ func (c *Client) Admit(r *http.Request, action access.Action, resource access.Re
 	if err != nil {
 		return ctx, access.Decision{}, err
 	}
-	ctx = guard.WithPrincipal(ctx, Principal{subject})
-	if !d.Allow {
-		err = &access.DeniedError{Action: action.Name, Resource: resource, Decision: d}
-	}
-	return ctx, d, err
+	return guard.WithPrincipal(ctx, Principal{subject}), d, d.Err(action.Name, resource)
 }
 
 const challenge = `Bearer realm="ostiary"`

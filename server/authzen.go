@@ -69,10 +69,6 @@ func authZENProblem(err error, caller authn.Principal) *Problem {
 	if wrong, ok := errors.AsType[*authzen.Error](err); ok {
 		return problem(wrong.Status, CodeInvalid, wrong.Message)
 	}
-	if denied, ok := errors.AsType[*authz.DeniedError](err); ok && denied.Has(authz.CodeUnavailable) {
-		// Not that the caller may not ask: nobody could be asked whether it may.
-		return problemOf(authn.ErrUnavailable, caller)
-	}
 	return problemOf(err, caller)
 }
 
