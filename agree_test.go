@@ -158,7 +158,16 @@ func TestAllSurfacesAgree(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { remote.Close() })
-			asker := w.s.User("asker", "asker").Key(authz.Permissions{"access": {"evaluate"}})
+			// AuthZEN's questions are asked by a key as by a session.
+			person := w.s.User("asker", "asker")
+			askers := []ostiarytest.Caller{person.Key(authz.Permissions{"access": {"evaluate"}}), person.Session()}
+			bare := person.Key(nil)
+			secret := w.s.Request(askers[0], "GET", "/", nil).Header.Get("X-Api-Key")
+			program, err := client.New(client.Options{URL: srv.URL, Key: secret})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { program.Close() })
 			for n := range 2 {
 				u := w.s.User(fmt.Sprintf("user%d", n), append(w.some(agreeRoles), w.pick(agreeRoles))...)
 				grants := w.permissions()
@@ -190,20 +199,35 @@ func TestAllSurfacesAgree(t *testing.T) {
 						}
 					}
 				}
-				// AuthZEN asks about users, not about keys: as of a session.
+				// Whom AuthZEN is asked about is named and presents nothing, so there is no
+				// asking about a key there: the answer is that about a session.
 				for _, method := range agreeMethods {
 					for _, path := range agreePaths {
-						var zen struct{ Decision bool }
-						h := w.do(w.post(asker, "/access/v1/evaluation", fmt.Sprintf(
-							`{"subject": {"type": "user", "id": %q}, "action": {"name": %q}, "resource": {"type": "route", "id": %q}}`, u.ID, method, path)), 200, &zen)
-						got := w.recorded(h.Get("Ostiary-Decision"), zen.Decision)
-						if want := w.admitted(w.s, u.Session(), method, path); got != want {
-							t.Errorf("%s, %s %s: AuthZEN says %s, the SDK %s", u.Name, method, path, got, want)
+						want := w.admitted(w.s, u.Session(), method, path)
+						question := fmt.Sprintf(`{"subject": {"type": "user", "id": %q}, "action": {"name": %q}, "resource": {"type": "route", "id": %q}}`, u.ID, method, path)
+						for _, asker := range askers {
+							var zen struct {
+								Decision bool
+								Reasons  []authz.Reason
+							}
+							r := w.post(asker, "/access/v1/evaluation", question)
+							r.Header.Set("Ostiary-Reasons", "tell")
+							h := w.do(r, 200, &zen)
+							if got, record := told(zen.Decision, zen.Reasons), w.recorded(h.Get("Ostiary-Decision"), zen.Decision); got != want || record != want {
+								t.Errorf("%s, %s %s: AuthZEN says %s to %s, on record is %s, the SDK %s", u.Name, method, path, got, asker, record, want)
+							}
+						}
+						w.do(w.post(bare, "/access/v1/evaluation", question), 403, nil)
+						d, err := program.Decide(t.Context(), authz.Request{
+							Subject: program.Named("user", u.ID, nil), Action: authz.Action{Name: method}, Resource: authz.Resource{Type: "route", ID: path},
+						})
+						if got := told(d.Allow, d.Reasons); err != nil || got != want {
+							t.Errorf("%s, %s %s: the client says %s of who is named, %v, the SDK %s", u.Name, method, path, got, err, want)
 						}
 						// A key does what its owner may, and it was granted.
 						key := w.admitted(w.s, u.Key(grants), method, path)
-						if may := zen.Decision && grants.Allows("route", method); strings.HasPrefix(key, "true") != may {
-							t.Errorf("%s, %s %s: a key with %v says %s, its owner %t", u.Name, method, path, grants, key, zen.Decision)
+						if may := d.Allow && grants.Allows("route", method); strings.HasPrefix(key, "true") != may {
+							t.Errorf("%s, %s %s: a key with %v says %s, its owner %t", u.Name, method, path, grants, key, d.Allow)
 						}
 					}
 				}

@@ -154,6 +154,25 @@ func TestKeysWorkOnAdminRoutesAsFarAsGranted(t *testing.T) {
 	s.want("with an administrator's cookie", s.get("/admin/list-users", "X-Api-Key", weak, "Cookie", s.admin.cookie), 403, "YOU_ARE_NOT_ALLOWED_TO_LIST_USERS")
 }
 
+// A denial has its reasons for who asks for them, in the words that it has anyhow.
+func TestDenialsTellReasonsWhenAsked(t *testing.T) {
+	s := newSite(t)
+	_, key := s.key(s.admin, `{"user":["list"]}`)
+	body := `{"userId":"` + s.bob.id + `","role":"admin"}`
+	plain := s.post("/admin/set-role", body, "X-Api-Key", key)
+	told := s.post("/admin/set-role", body, "X-Api-Key", key, "Ostiary-Reasons", "tell")
+	s.want("told", told, 403, "GRANT_MISSING")
+	if !strings.HasSuffix(told.body, `,"reasons":[{"code":"grant_missing","message":"key \"robot\" is not granted user:set-role","permission":"user:set-role"}]}`) ||
+		!strings.HasPrefix(told.body, strings.TrimSuffix(plain.body, "}")) || strings.Contains(plain.body, "reasons") {
+		t.Errorf("told %s, otherwise %s", told.body, plain.body)
+	}
+	// What is hidden from somebody stays so.
+	id, _ := s.key(s.admin, `{}`)
+	if a := s.post("/api-key/delete", `{"keyId":"`+id+`"}`, "Cookie", s.bob.cookie, "Ostiary-Reasons", "tell"); a.status != 404 || strings.Contains(a.body, "reasons") {
+		t.Errorf("somebody else's key: %d %s", a.status, a.body)
+	}
+}
+
 func TestCredentialsThatAreNotGoodAreRefused(t *testing.T) {
 	s := newSite(t)
 	_, key := s.key(s.admin, `{"user":["list"]}`)

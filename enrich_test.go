@@ -3,8 +3,10 @@ package ostiary_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/fstest"
@@ -106,6 +108,11 @@ func TestUserWhoCannotBeEnrichedIsNotKnown(t *testing.T) {
 			<-ctx.Done()
 			return billing("editor"), nil
 		},
+		"deaf": func(context.Context) (map[string]any, error) {
+			time.Sleep(300 * time.Millisecond)
+			return billing("editor"), nil
+		},
+		"panic": func(context.Context) (map[string]any, error) { panic("no such table") },
 		"not JSON": func(context.Context) (map[string]any, error) {
 			return map[string]any{"features": make(chan int)}, nil
 		},
@@ -133,6 +140,81 @@ func TestUserWhoCannotBeEnrichedIsNotKnown(t *testing.T) {
 				t.Errorf("after it: got %d, want 200", got)
 			}
 		})
+	}
+}
+
+// An application that never answers keeps nobody waiting, and is asked so many times
+// at once and no more. When it wakes up, all is well.
+func TestEnricherThatHangsIsBounded(t *testing.T) {
+	const deadline = 50 * time.Millisecond
+	awake := make(chan struct{})
+	var asked atomic.Int64
+	o, u, edit := enriched(t, ostiary.Options{EnrichDeadline: deadline, Enrich: func(context.Context, authz.Identity) (map[string]any, error) {
+		asked.Add(1)
+		<-awake
+		return billing("editor"), nil
+	}})
+	var wg sync.WaitGroup
+	began := time.Now()
+	for range 300 {
+		wg.Go(func() {
+			if _, err := o.Authn().Identity(t.Context(), u.ID); !errors.Is(err, authn.ErrUnavailable) {
+				t.Errorf("got %v, want %v", err, authn.ErrUnavailable)
+			}
+		})
+	}
+	wg.Wait()
+	if took := time.Since(began); took > 100*deadline {
+		t.Errorf("took %v", took)
+	}
+	if got := asked.Load(); got != 128 {
+		t.Errorf("asked %d times at once, want 128", got)
+	}
+	if got := edit(); got != http.StatusServiceUnavailable {
+		t.Errorf("while it hangs: got %d, want 503", got)
+	}
+	close(awake)
+	for range 100 {
+		if edit() == http.StatusOK {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("nobody is let in after it woke up")
+}
+
+// A search of many users does not wait for them one after the other.
+func TestSearchEnrichesSeveralAtOnce(t *testing.T) {
+	var slow atomic.Bool
+	const each = 20 * time.Millisecond
+	o, _, _ := enriched(t, ostiary.Options{Enrich: func(ctx context.Context, who authz.Identity) (map[string]any, error) {
+		if slow.Load() {
+			time.Sleep(each)
+		}
+		if who.User.Name == "Odd" {
+			return billing("viewer"), nil
+		}
+		return billing("editor"), nil
+	}})
+	for i := range 63 {
+		in := newUser(fmt.Sprintf("u%d@example.com", i), "user")
+		if i == 0 {
+			in.Name = "Odd"
+		}
+		if _, err := o.Authn().CreateUser(t.Context(), program, in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	slow.Store(true)
+	began := time.Now()
+	found, err := o.Directory().Subjects(t.Context(), program, directory.Search{
+		Subject: directory.Ref{Type: "user"}, Action: editInvoices, Resource: authz.Resource{Type: "invoice"}, Limit: 100,
+	})
+	if err != nil || len(found.IDs) != 63 {
+		t.Errorf("found %d, %v; want 63", len(found.IDs), err)
+	}
+	if took := time.Since(began); took > 64*each/2 {
+		t.Errorf("took %v, one by one is %v", took, 64*each)
 	}
 }
 

@@ -3,6 +3,8 @@ package ostiary_test
 import (
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"sync"
@@ -15,6 +17,7 @@ import (
 	"github.com/ostiary/ostiary"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/guard"
 )
 
 func newUser(email, role string) authn.NewUser {
@@ -104,7 +107,8 @@ func TestReloadUnderLoad(t *testing.T) {
 }
 
 // Whoever still asks while an instance closes gets an answer by the policy or
-// none, never one that nobody made; and nothing is left running.
+// none, never one that nobody made, nor a denial for want of a policy; and nothing
+// is left running.
 func TestCloseUnderLoad(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	dir := t.TempDir()
@@ -127,6 +131,38 @@ func TestCloseUnderLoad(t *testing.T) {
 					t.Errorf("allowed: after Close %t, error %v", after, err)
 					return
 				}
+			}
+		})
+	}
+	// A caller who is remembered, and one who has to be looked up, come by a route.
+	guarded := o.Require("read", guard.OfType("document"))(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	other, err := o.Authn().CreateUser(t.Context(), program, newUser("bob@example.com", "user"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, otherKey, err := o.Authn().CreateKey(t.Context(), program, newKey(other.ID, authz.Permissions{"document": {"read"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(secret authn.Secret) int {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("x-api-key", secret.Reveal())
+		w := httptest.NewRecorder()
+		guarded.ServeHTTP(w, r)
+		return w.Code
+	}
+	for _, secret := range []authn.Secret{key, otherKey} {
+		wg.Go(func() {
+			for !over.Load() {
+				if secret == otherKey {
+					o.Authn().Forget("user", other.ID)
+				}
+				after := closed.Load()
+				if got := send(secret); got != http.StatusServiceUnavailable && (after || got != http.StatusOK) {
+					t.Errorf("by a route: got %d, after Close %t", got, after)
+					return
+				}
+				asked.Add(1)
 			}
 		})
 	}

@@ -6,6 +6,11 @@ import (
 	"fmt"
 	"net/http"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/ostiary/ostiary/access"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
@@ -55,19 +60,50 @@ func (i *Ostiary) Require(action string, resource func(*http.Request) authz.Reso
 // [authn.Principal].
 func (i *Ostiary) Admit(r *http.Request, action authz.Action, resource authz.Resource) (context.Context, authz.Decision, error) {
 	ctx := i.reader.Facts(r, i.metrics.Decided)
-	caller, err := i.authenticate(ctx, r)
+	within, ended := ctx, func(authz.Decision, error) {}
+	if i.tracer != nil {
+		ctx, within, ended = i.span(ctx, r)
+	}
+	caller, err := i.authenticate(within, r)
 	if err != nil {
-		return ctx, authz.Decision{}, kindOf(err)
+		err = kindOf(err)
+		ended(authz.Decision{}, err)
+		return ctx, authz.Decision{}, err
 	}
-	ctx = guard.WithPrincipal(ctx, caller)
-	d, err := i.engine.Decide(ctx, authz.Request{Subject: caller.Subject(), Action: action, Resource: resource})
+	d, err := i.engine.Decide(within, authz.Request{Subject: caller.Subject(), Action: action, Resource: resource})
 	switch {
-	case err != nil && ctx.Err() == nil && !errors.Is(err, authn.ErrUnavailable):
+	case err == nil:
+		err = d.Err(action.Name, resource)
+	case ctx.Err() == nil && !errors.Is(err, authn.ErrUnavailable):
 		err = fmt.Errorf("%w: %w", authn.ErrUnavailable, err)
-	case err == nil && !d.Allow:
-		err = &authz.DeniedError{Action: action.Name, Resource: resource, Decision: d}
 	}
-	return ctx, d, err
+	ended(d, err)
+	return guard.WithPrincipal(ctx, caller), d, err
+}
+
+// span begins the span of admitting r: under the one that the program has for it
+// or, if it has none, the one that the request tells of (W3C Trace Context). What
+// the program does for the request afterwards, under ctx, is no part of it.
+func (i *Ostiary) span(ctx context.Context, r *http.Request) (_, within context.Context, ended func(authz.Decision, error)) {
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(r.Header))
+	}
+	within, span := i.tracer.Start(ctx, "ostiary.admit")
+	return ctx, within, func(d authz.Decision, err error) {
+		span.SetAttributes(attribute.Bool("ostiary.decision.allow", d.Allow))
+		if d.ID != "" {
+			span.SetAttributes(attribute.String("ostiary.decision.id", d.ID))
+		}
+		// That somebody may not, or presents what is not good, is an answer.
+		answered := err == nil
+		for _, kind := range []error{access.ErrDenied, access.ErrBadCredential, access.ErrLimited, access.ErrInvalid} {
+			answered = answered || errors.Is(err, kind)
+		}
+		if !answered {
+			span.SetStatus(codes.Error, "there is no decision")
+		}
+		span.End()
+	}
 }
 
 // kindOf wraps what is wrong with a credential in the word that every

@@ -111,8 +111,8 @@ type Options struct {
 	ForwardProxies []string
 	ForwardSecrets []string
 
-	// Tracer and Meter are who is told by OpenTelemetry of requests to Handler, of
-	// decisions and of queries; nil: nobody. Nothing global is asked. No
+	// Tracer and Meter are who is told by OpenTelemetry of requests to Handler and
+	// to protected routes, of decisions and of queries; nil: nobody. Nothing global is asked. No
 	// attribute holds a secret; ids of principals and resources, which can be
 	// e-mail addresses, only with TraceIDs.
 	Tracer   trace.TracerProvider
@@ -139,6 +139,7 @@ type Ostiary struct {
 	feed      *feed
 	origins   *http.CrossOriginProtection
 	slog      *slog.Logger
+	tracer    trace.Tracer        // nil: nobody traces
 	measured  metric.Registration // nil: nobody measures
 	stop      context.CancelFunc
 	running   sync.WaitGroup
@@ -184,10 +185,9 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	// The rest is still checked when a part is wrong, so that all mistakes come
 	// at once.
 	var failed error
-	var tracer trace.Tracer
 	if o.Tracer != nil {
-		tracer = o.Tracer.Tracer(scope)
-		o.Pool.Tracer = tracer
+		i.tracer = o.Tracer.Tracer(scope)
+		o.Pool.Tracer = i.tracer
 	}
 	i.db, failed = store.Open(ctx, o.Database, o.Pool)
 	wrong("Database", failed)
@@ -200,7 +200,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	}
 	i.log = audit.NewLog(i.db, o.Audit)
 	i.engine = authz.NewEngine(authz.Options{Deadline: o.DecisionDeadline, Recorder: i.log, Clock: o.Clock, Describe: i.describe,
-		Topdown: o.Topdown, Recheck: o.DecisionRecheck, Log: o.Log, Tracer: tracer, TraceIDs: o.TraceIDs})
+		Topdown: o.Topdown, Recheck: o.DecisionRecheck, Log: o.Log, Tracer: i.tracer, TraceIDs: o.TraceIDs})
 
 	o.Authn.Log, o.Authn.Clock = o.Log, o.Clock
 	if o.Enrich != nil {
@@ -248,7 +248,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	i.handler, failed = server.New(server.Options{
 		Authn: i.authn, Engine: i.engine, Directory: i.directory, Policies: i.library, Audit: i.log.Reader(), Log: o.Log,
 		Ready: i.Ready, AtLeast: i.reach, Feed: i.feed.state, Lease: o.Lease, FilterSQL: store.FilterSQL, Version: o.Version, Reader: i.reader, Auth: o.Auth, AuthZEN: o.AuthZEN, OPA: o.OPA, Gate: i.gate, Origins: o.Origins,
-		Metrics: i.metrics, Tracer: tracer, Clock: o.Clock,
+		Metrics: i.metrics, Tracer: i.tracer, Clock: o.Clock,
 	})
 	if wrong("Auth", failed); len(mistakes) > 0 {
 		return nil, errors.Join(mistakes...)

@@ -2,10 +2,12 @@ package ostiary_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"go.opentelemetry.io/otel/codes"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/ostiary/ostiary"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/guard"
 	"github.com/ostiary/ostiary/server"
 )
 
@@ -71,6 +74,67 @@ func TestTracesOfRequestsDecisionsAndQueries(t *testing.T) {
 				t.Errorf("%s: got %s, want %s", name, got, part)
 			}
 		}
+	}
+}
+
+// What a protected route asks is one part of the trace, with what it costs; what the
+// handler does afterwards is none of it.
+func TestTracesOfProtectedRoutes(t *testing.T) {
+	spans := tracetest.NewSpanRecorder()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+	o := open(t, ostiary.Options{Tracer: provider})
+	_, key := userWithKey(t, o, "admin", authz.Permissions{"user": {"list"}})
+	h := o.Require("list", guard.OfType("user"))(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, work := provider.Tracer("the program").Start(r.Context(), "work")
+		work.End()
+	}))
+	const caller, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+	serve := func(key string, change func(*http.Request) *http.Request) map[string]sdktrace.ReadOnlySpan {
+		r := httptest.NewRequest("GET", "/?mail=ann@example.com", nil)
+		r.Header.Set("x-api-key", key)
+		r.Header.Set("traceparent", "00-"+caller+"-"+parent+"-01")
+		before := len(spans.Ended())
+		h.ServeHTTP(httptest.NewRecorder(), change(r))
+		got := map[string]sdktrace.ReadOnlySpan{}
+		for _, s := range spans.Ended()[before:] {
+			got[s.Name()] = s
+			for _, a := range s.Attributes() {
+				if v := a.Value.String(); strings.Contains(v, key) || strings.Contains(v, "ann@example.com") {
+					t.Errorf("%s tells %s=%s", s.Name(), a.Key, v)
+				}
+			}
+		}
+		return got
+	}
+	under := func(got map[string]sdktrace.ReadOnlySpan, name, want string) {
+		t.Helper()
+		if s := got[name]; s == nil || s.Parent().SpanID().String() != want {
+			t.Errorf("%s: got %v, want it under %s", name, s, want)
+		}
+	}
+	as := func(r *http.Request) *http.Request { return r }
+	got := serve(key.Reveal(), as)
+	under(got, "ostiary.admit", parent)
+	under(got, "work", parent)
+	admit := got["ostiary.admit"]
+	if admit == nil || admit.SpanContext().TraceID().String() != caller || admit.Status().Code == codes.Error {
+		t.Fatalf("got %+v", admit)
+	}
+	under(got, "ostiary.decide", admit.SpanContext().SpanID().String())
+
+	// Under the program's own span, if it has one.
+	ctx, own := provider.Tracer("the program").Start(t.Context(), "request")
+	got = serve(key.Reveal(), func(r *http.Request) *http.Request { return r.WithContext(ctx) })
+	under(got, "ostiary.admit", own.SpanContext().SpanID().String())
+
+	if refused := serve("nonsense", as)["ostiary.admit"]; refused == nil || refused.Status().Code == codes.Error {
+		t.Errorf("a bad credential: %+v", refused)
+	}
+	if err := o.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if failed := serve(key.Reveal(), as)["ostiary.admit"]; failed == nil || failed.Status().Code != codes.Error {
+		t.Errorf("no policy in force: %+v", failed)
 	}
 }
 

@@ -116,6 +116,21 @@ type Decision struct {
 	Time     time.Time      // the time the policy saw
 }
 
+// Err is d, about action on r, as an error: nil if it allows. A denial is a
+// *[DeniedError]; one that no policy made, since none is in force or no record
+// could be kept, is [ErrUnavailable].
+func (d Decision) Err(action string, r Resource) error {
+	if d.Allow {
+		return nil
+	}
+	for _, reason := range d.Reasons {
+		if reason.Code == CodeUnavailable {
+			return fmt.Errorf("%w: %s: %s", ErrUnavailable, r.Permission(action), reason.Message)
+		}
+	}
+	return &DeniedError{Action: action, Resource: r, Decision: d}
+}
+
 // Why there is no decision, or no permission. Errors of the project are to be
 // compared with errors.Is.
 var (
@@ -132,7 +147,7 @@ var (
 	// ErrLimited reports that a key has reached a limit of its own.
 	ErrLimited = errors.New("limit reached")
 	// ErrUnavailable reports that there is no answer now, and may be one later.
-	ErrUnavailable = errors.New("storage is not available")
+	ErrUnavailable = errors.New("not available")
 )
 
 // DeniedError is a denial on its way up as an error.

@@ -1,12 +1,9 @@
 package authn
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -64,14 +61,7 @@ func (s *Service) Holders(ctx context.Context, r AdminRule, limit int) ([]authz.
 	if err != nil {
 		return nil, fmt.Errorf("find holders of roles: %w", err)
 	}
-	ids := make([]authz.Identity, len(us))
-	for i := range us {
-		ids[i] = s.identity(&us[i])
-		if err := s.enrich(ctx, &ids[i]); err != nil {
-			return nil, err
-		}
-	}
-	return ids, nil
+	return s.identities(ctx, us)
 }
 
 func (s *Service) remembered(ctx context.Context, id string) (*account, error) {
@@ -109,52 +99,7 @@ func (s *Service) Identities(ctx context.Context, after string, limit int) ([]au
 	if err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
-	ids := make([]authz.Identity, len(users))
-	for i := range users {
-		ids[i] = s.identity(&users[i])
-		if err := s.enrich(ctx, &ids[i]); err != nil {
-			return nil, err
-		}
-	}
-	return ids, nil
-}
-
-// enrich adds the application's attributes to who, a user that was just read.
-func (s *Service) enrich(ctx context.Context, who *authz.Identity) error {
-	if s.o.Enrich == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.o.EnrichDeadline)
-	defer cancel()
-	told, err := s.o.Enrich(ctx, *who)
-	if err == nil {
-		err = ctx.Err() // too late is not at all
-	}
-	var own map[string]any
-	if err == nil {
-		own, err = copied(told)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: attributes of %s %q: %w", ErrUnavailable, who.Type, who.ID, err)
-	}
-	all := make(map[string]any, len(who.User.Attributes)+len(own))
-	maps.Copy(all, who.User.Attributes)
-	maps.Copy(all, own)
-	who.User.Attributes = all
-	return nil
-}
-
-// copied returns m as JSON values that nobody else has: the application may go
-// on changing its own.
-func copied(m map[string]any) (own map[string]any, err error) {
-	text, err := json.Marshal(m)
-	if err != nil {
-		return nil, err
-	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber()
-	err = d.Decode(&own)
-	return own, err
+	return s.identities(ctx, users)
 }
 
 func (s *Service) identity(u *User) authz.Identity {

@@ -22,7 +22,8 @@ type Engine interface {
 }
 
 // Service knows who is calling and manages users, sessions and keys.
-// Its methods are safe for concurrent use. It starts no goroutine.
+// Its methods are safe for concurrent use. It starts no goroutine but one for each
+// call of Options.Enrich, which ends with it.
 type Service struct {
 	o         Options
 	store     Store
@@ -34,6 +35,7 @@ type Service struct {
 	passwords *passwords
 	accounts  *throttle // failed sign-ins by account
 	addresses *throttle // and by client address
+	enriching chan struct{}
 }
 
 // New returns a Service over store that asks engine. It reports every mistake
@@ -54,6 +56,7 @@ func New(o Options, store Store, engine Engine) (*Service, error) {
 		passwords: newPasswords(o.HashMemory, o.HashWait, o.Log),
 		accounts:  newThrottle(o.FailuresPerAccount, o.FailureWindow),
 		addresses: newThrottle(o.FailuresPerAddress, o.FailureWindow),
+		enriching: make(chan struct{}, maxEnriching),
 	}
 	return s, nil
 }
@@ -68,8 +71,8 @@ const (
 )
 
 // Permit asks d whether caller may do action on r, of which nothing is known
-// beside what r says, and returns the id of the decision. A denial is a
-// *[authz.DeniedError]. The program itself is not asked about; a call that needs
+// beside what r says, and returns the id of the decision. A denial is an error, as
+// a decision's Err has it. The program itself is not asked about; a call that needs
 // somebody and has nobody is ErrUnauthenticated.
 func Permit(ctx context.Context, d authz.Decider, caller Principal, action string, r authz.Resource) (string, error) {
 	if caller.IsSystem() {
@@ -99,10 +102,7 @@ func ask(ctx context.Context, by authz.Decider, who *authz.Subject, action strin
 	if err != nil {
 		return "", fmt.Errorf("decide %s: %w", r.Permission(action), err)
 	}
-	if !d.Allow {
-		return d.ID, &authz.DeniedError{Action: action, Resource: r, Decision: d}
-	}
-	return d.ID, nil
+	return d.ID, d.Err(action, r)
 }
 
 // deniedFor reports whether err is a denial that gives the reason code.

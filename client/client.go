@@ -3,23 +3,26 @@
 // A [Client] is to a service what an embedded instance is to its database: it
 // finds out who calls ([Client.Authenticate]), decides ([Client.Decide]), and
 // protects routes ([Client.Require]). A program that takes a [guard.Service]
-// works with either. The package brings no policy engine, no database driver
-// and no router.
+// works with either. [Client.Authn] manages users, sessions and keys,
+// [Client.Policies] the rules, [Client.Filter] turns them into a condition on rows.
+// The package brings no policy engine, no database driver and no router.
 //
 // # Whose credential
 //
 // What a request to the program presents is passed on as it is: one key header,
 // Authorization, or the session cookie, and nothing else of the request but its
 // address and user agent. The program's own key ([Options.Key]) is used to ask
-// about subjects that the program names ([Client.Named]), and never in the place of a
-// credential that is missing.
+// about subjects that the program names ([Client.Named]) and for calls whose caller
+// it is said to be ([Client.Program]), and never in the place of a credential that
+// is missing. A credential is sent to the service that it was presented for, and to
+// no other Client's.
 //
 // # Failure
 //
 // An error means that there is no decision, and the Decision that comes with it
 // denies. Tell errors apart with errors.Is and errors.As: [ErrUnauthenticated],
-// [ErrDenied], [ErrInvalid], [ErrLimited], [ErrUnavailable]; *[Error] has what the
-// service said.
+// [ErrDenied], [ErrInvalid], [ErrLimited], [ErrUnavailable], and of calls that manage
+// [ErrNotFound] and [ErrConflict]; *[Error] has what the service said.
 package client
 
 import (
@@ -52,12 +55,12 @@ type Options struct {
 	// HTTP sends the requests; default a client with a pool of its own.
 	// Redirects are never followed: they would carry credentials elsewhere.
 	HTTP *http.Client
-	// Timeout bounds a question with all its attempts; default 5s. It comes on top
+	// Timeout bounds a call with all its attempts; default 5s. It comes on top
 	// of what the context says.
 	Timeout time.Duration
 	// Retries is how often a question is asked again that was not answered;
-	// default 2, negative never. Everything that a Client asks can be asked
-	// twice: it changes nothing but the count of a key with limits.
+	// default 2, negative never. It changes nothing but the count of a key with
+	// limits. A write is sent again only if no connection could be made.
 	Retries int
 
 	// DecisionLife, if positive, is how long decisions about callers are remembered
@@ -70,6 +73,7 @@ type Options struct {
 
 	KeyHeaders   []string // that carry API keys; default ["X-Api-Key"]; the service's setting
 	CookiePrefix string   // of the session cookie; default "better-auth"; the service's setting
+	AuthPath     string   // of the Better Auth API; default "/api/auth"; the service's setting
 	// Origins may send writes with a cookie, beside the program's own:
 	// "https://app.example".
 	Origins []string
@@ -84,6 +88,8 @@ func (e *OptionError) Error() string { return "client: " + e.Field + ": " + e.Re
 // goroutine of its own.
 type Client struct {
 	base       string
+	origin     string // of base
+	auth       string // the path of the Better Auth API
 	key        *credential
 	http       *http.Client
 	timeout    time.Duration
@@ -104,6 +110,9 @@ func New(o Options) (*Client, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		wrong("URL", "must be an http or https URL without user, query and fragment")
 	}
+	if o.AuthPath != "" && (!strings.HasPrefix(o.AuthPath, "/") || strings.HasSuffix(o.AuthPath, "/")) {
+		wrong("AuthPath", "must begin with / and not end with it")
+	}
 	if strings.ContainsFunc(o.Key, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 		wrong("Key", "has characters that no key has")
 	}
@@ -117,6 +126,7 @@ func New(o Options) (*Client, error) {
 	}
 	c := &Client{
 		base:       strings.TrimSuffix(o.URL, "/"),
+		auth:       cmp.Or(o.AuthPath, "/api/auth"),
 		timeout:    cmp.Or(o.Timeout, 5*time.Second),
 		retries:    max(cmp.Or(o.Retries, 2), 0),
 		keyHeaders: o.KeyHeaders,
@@ -134,7 +144,10 @@ func New(o Options) (*Client, error) {
 		}
 	}
 	if o.Key != "" {
-		c.key = carrying(http.Header{"Authorization": {"Bearer " + o.Key}})
+		c.key = c.carrying(http.Header{"Authorization": {"Bearer " + o.Key}})
+	}
+	if err == nil {
+		c.origin = u.Scheme + "://" + u.Host
 	}
 	own := http.Client{}
 	if o.HTTP != nil {
@@ -190,7 +203,8 @@ var all = []memory.Ref{{Kind: "decision", ID: "*"}}
 type atLeastKey struct{}
 
 // WithAtLeast returns a context in which the service answers by its state of
-// this revision, or a newer one: what the header Ostiary-Revision of a write said.
+// this revision, or a newer one: what a [Receipt] has, or the header
+// Ostiary-Revision of a write said.
 func WithAtLeast(ctx context.Context, revision string) context.Context {
 	return context.WithValue(ctx, atLeastKey{}, revision)
 }
@@ -199,24 +213,27 @@ func WithAtLeast(ctx context.Context, revision string) context.Context {
 const (
 	atLeastHeader  = "Ostiary-At-Least"
 	leaseHeader    = "Ostiary-Lease"
+	reasonsHeader  = "Ostiary-Reasons"
 	decisionHeader = "Ostiary-Decision"
+	revisionHeader = "Ostiary-Revision"
 )
 
-// maxAnswer bounds what is read of an answer.
-const maxAnswer = 4 << 20
+// maxAnswer bounds what is read of an answer: the largest is a bundle of policies,
+// 3 MiB of text of which each character can need an escape.
+const maxAnswer = 8 << 20
 
-// send asks with who's credential and returns the body and headers of a 200.
-// What it asks can be asked twice.
-func (c *Client) send(ctx context.Context, who *credential, method, path string, body []byte) ([]byte, http.Header, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+// send sends r with who's credential and returns the body and headers of an
+// answer that is no error.
+func (c *Client) send(ctx context.Context, who *credential, r request) ([]byte, http.Header, error) {
+	ctx, cancel := context.WithTimeout(ctx, max(c.timeout, r.timeout))
 	defer cancel()
 	for attempt := 0; ; attempt++ {
-		answer, header, err := c.attempt(ctx, who, method, path, body)
+		answer, header, err := c.attempt(ctx, who, &r)
 		if err == nil {
 			return answer, header, nil
 		}
 		wait, again := err.again(attempt)
-		if attempt >= c.retries || !again {
+		if attempt >= c.retries || !again || r.writes && !err.unsent() {
 			return nil, header, err
 		}
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
@@ -230,17 +247,23 @@ func (c *Client) send(ctx context.Context, who *credential, method, path string,
 	}
 }
 
-func (c *Client) attempt(ctx context.Context, who *credential, method, path string, body []byte) ([]byte, http.Header, *Error) {
-	r, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+func (c *Client) attempt(ctx context.Context, who *credential, ask *request) ([]byte, http.Header, *Error) {
+	r, err := http.NewRequestWithContext(ctx, ask.method, c.base+ask.path, bytes.NewReader(ask.body))
 	if err != nil {
 		return nil, nil, &Error{Err: err}
 	}
 	for name, values := range who.headers() {
 		r.Header[name] = values
 	}
-	if body != nil {
+	if ask.body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
+	if r.Header["Cookie"] != nil && strings.HasPrefix(ask.path, c.auth) {
+		// Whether another site had it sent was looked at here ([Client.presented]);
+		// that API wants to be told so.
+		r.Header.Set("Origin", c.origin)
+	}
+	r.Header.Set(reasonsHeader, "tell")
 	r.Header.Set("Accept", "application/json")
 	if revision, ok := ctx.Value(atLeastKey{}).(string); ok {
 		r.Header.Set(atLeastHeader, revision)
@@ -261,7 +284,7 @@ func (c *Client) attempt(ctx context.Context, who *credential, method, path stri
 		return nil, res.Header, &Error{Err: err}
 	case len(answer) > maxAnswer:
 		return nil, res.Header, &Error{Err: errors.New("the answer is too long")}
-	case res.StatusCode != http.StatusOK:
+	case !done(res.StatusCode):
 		return nil, res.Header, failure(res, answer)
 	}
 	return answer, res.Header, nil
@@ -282,17 +305,21 @@ func (e *Error) again(attempt int) (time.Duration, bool) {
 
 // failure is what an answer says that is none.
 func failure(res *http.Response, body []byte) *Error {
-	e := &Error{Status: res.StatusCode, challenge: res.Header.Get("WWW-Authenticate")}
-	var problem struct {
-		Code, Detail string
-		Reasons      []access.Reason
+	e := &Error{Status: res.StatusCode, Decision: res.Header.Get(decisionHeader), challenge: res.Header.Get("WWW-Authenticate")}
+	// A problem of the native API, an error of Better Auth's, or one of AuthZEN's.
+	var said struct {
+		Code, Detail, Message string
+		Reasons               []access.Reason
+		Errors                []Mistake
+		Error                 struct{ Message string }
 	}
-	// What is no problem, as of a proxy between, has a status all the same.
-	if json.Unmarshal(body, &problem) == nil {
-		e.Code, e.Detail, e.Reasons = problem.Code, problem.Detail, problem.Reasons
-	}
-	if seconds, err := strconv.ParseUint(res.Header.Get("Retry-After"), 10, 31); err == nil {
-		e.RetryAfter = time.Duration(seconds) * time.Second
+	// What is none of them, as of a proxy between, has a status all the same.
+	_ = decode(body, &said)
+	e.Code, e.Detail, e.Reasons, e.Mistakes = said.Code, cmp.Or(said.Detail, said.Message, said.Error.Message), said.Reasons, said.Errors
+	for _, name := range []string{"Retry-After", "X-Retry-After"} {
+		if seconds, err := strconv.ParseUint(res.Header.Get(name), 10, 31); err == nil {
+			e.RetryAfter = time.Duration(seconds) * time.Second
+		}
 	}
 	return e
 }

@@ -35,10 +35,7 @@ type house struct {
 	before atomic.Pointer[func(w http.ResponseWriter, r *http.Request) bool]
 }
 
-func serve(t *testing.T, o ostiary.Options) *house {
-	t.Helper()
-	o.Database = "sqlite::memory:"
-	o.Policies = fstest.MapFS{"document.rego": {Data: []byte(`package app.document
+const rules = `package app.document
 
 allow if input.resource.properties.owner == input.principal.id
 
@@ -47,7 +44,14 @@ allow if input.principal.properties.trusted
 deny contains {"code": "sealed", "message": "it is sealed", "until": "noon"} if input.resource.properties.sealed
 
 context := {"shelf": 3}
-`)}}
+`
+
+func serve(t *testing.T, o ostiary.Options) *house {
+	t.Helper()
+	o.Database = "sqlite::memory:"
+	if !o.PoliciesPublished {
+		o.Policies = fstest.MapFS{"document.rego": {Data: []byte(rules)}}
+	}
 	i, err := ostiary.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -500,6 +504,23 @@ func TestRequireAnswersAsEmbedded(t *testing.T) {
 	}
 	if w := ask(away, "list", guard.OfType("user"), with(key)); w.Code != 503 || w.Header().Get("Retry-After") == "" {
 		t.Errorf("away: %d %v", w.Code, w.Header())
+	}
+}
+
+// A service that has no policy any more denies nobody: it does not answer.
+func TestServiceWithoutAPolicyIsUnavailable(t *testing.T) {
+	h := serve(t, ostiary.Options{Lease: time.Minute})
+	ann, key := h.user(t, "ann", "user", grants)
+	c := h.client(t, client.Options{Retries: -1})
+	if _, _, err := c.Admit(with(key), reading, read(ann.ID)); err != nil {
+		t.Fatal(err)
+	}
+	done(t, h.Close())
+	for _, s := range []guard.Service{h.Ostiary, c} {
+		_, d, err := s.Admit(with(key), reading, read(ann.ID))
+		if d.Allow || !errors.Is(err, access.ErrUnavailable) || errors.Is(err, access.ErrDenied) {
+			t.Errorf("%T: %+v, %v; want %v", s, d, err, access.ErrUnavailable)
+		}
 	}
 }
 

@@ -61,22 +61,32 @@ func (d *decisionDocument) decision(at time.Time) (access.Decision, error) {
 }
 
 // Decide implements [access.Decider]. Its subject is one of [Client.Authenticate],
-// [Client.Named] or the anonymous one; another service's is [ErrInvalid].
+// [Client.Program], [Client.Named] or the anonymous one; another service's is [ErrInvalid].
 // The decision's Time is when it was asked for, by the clock here. Described and
 // Mapped are not told: the service describes resources itself.
 func (c *Client) Decide(ctx context.Context, r access.Request) (access.Decision, error) {
-	switch who := r.Who().Prepared().(type) {
-	case *named:
+	if who, ok := r.Who().Prepared().(*named); ok {
 		return c.evaluate(ctx, who, &r)
-	case *credential:
-		d, _, err := c.authorize(ctx, who, &r)
-		return d, err
 	}
-	if r.Who() == access.Anonymous {
-		d, _, err := c.authorize(ctx, nobody, &r)
-		return d, err
+	who, err := c.asked(&r)
+	if err != nil {
+		return access.Decision{}, err
 	}
-	return access.Decision{}, invalid("the subject is of another service")
+	d, _, err := c.authorize(ctx, who, &r)
+	return d, err
+}
+
+// asked returns the credential to ask r with: that of its subject, which must be of
+// this service, or nobody would know where it goes.
+func (c *Client) asked(r *access.Request) (*credential, error) {
+	who, ok := r.Who().Prepared().(*credential)
+	switch {
+	case r.Who() == access.Anonymous:
+		return nobody, nil
+	case !ok || who != nobody && who.base != c.base:
+		return nil, invalid("the subject is of another service, or none that calls")
+	}
+	return who, nil
 }
 
 // DecideAll decides each request, in order. Those about one subject that follow each other
@@ -88,17 +98,14 @@ func (c *Client) DecideAll(ctx context.Context, rs []access.Request) ([]access.D
 		for n < min(len(rs), most) && rs[n].Who() == rs[0].Who() {
 			n++
 		}
-		who, passed := rs[0].Who().Prepared().(*credential)
-		if n == 1 || !passed && rs[0].Who() != access.Anonymous {
+		who, err := c.asked(&rs[0])
+		if n == 1 || err != nil { // of one that is named each is asked about by itself
 			d, err := c.Decide(ctx, rs[0])
 			if err != nil {
 				return nil, err
 			}
 			ds, rs = append(ds, d), rs[1:]
 			continue
-		}
-		if !passed {
-			who = nobody
 		}
 		some, err := c.authorizeAll(ctx, who, rs[:n])
 		if err != nil {
@@ -127,7 +134,7 @@ func (c *Client) authorize(ctx context.Context, who *credential, r *access.Reque
 		}
 		generation = c.remembered.Generation()
 	}
-	answer, header, err := c.send(ctx, who, "POST", "/v1/authorize", body)
+	answer, header, err := c.send(ctx, who, request{method: "POST", path: "/v1/authorize", body: body})
 	if err != nil {
 		return access.Decision{}, nil, err
 	}
@@ -162,7 +169,7 @@ func (c *Client) authorizeAll(ctx context.Context, who *credential, rs []access.
 		return nil, invalid("%v", err)
 	}
 	at := time.Now()
-	answer, _, err := c.send(ctx, who, "POST", "/v1/authorize", body)
+	answer, _, err := c.send(ctx, who, request{method: "POST", path: "/v1/authorize", body: body})
 	if err != nil {
 		return nil, err
 	}
@@ -197,13 +204,15 @@ func (c *Client) evaluate(ctx context.Context, who *named, r *access.Request) (a
 		return access.Decision{}, invalid("%v", err)
 	}
 	at := time.Now()
-	answer, header, err := c.send(ctx, c.key, "POST", "/access/v1/evaluation", body)
+	answer, header, err := c.send(ctx, c.key, request{method: "POST", path: "/access/v1/evaluation", body: body})
 	if err != nil {
 		return access.Decision{}, err
 	}
 	var out struct {
-		Decision *bool          `json:"decision"`
-		Context  map[string]any `json:"context"`
+		Decision       *bool           `json:"decision"`
+		Context        map[string]any  `json:"context"`
+		Reasons        []access.Reason `json:"reasons"`
+		PolicyRevision string          `json:"policyRevision"`
 	}
 	if err := decode(answer, &out); err != nil {
 		return access.Decision{}, err
@@ -211,9 +220,10 @@ func (c *Client) evaluate(ctx context.Context, who *named, r *access.Request) (a
 	if out.Decision == nil {
 		return access.Decision{}, &Error{Err: fmt.Errorf("the answer is no decision")}
 	}
-	d := access.Decision{ID: header.Get(decisionHeader), Allow: *out.Decision, Context: out.Context, Time: at}
-	if !d.Allow {
-		d.Reasons = []access.Reason{{Code: "denied", Message: "the record of the decision has the reasons"}}
+	d := access.Decision{ID: header.Get(decisionHeader), Allow: *out.Decision, Reasons: out.Reasons, Context: out.Context, Revision: out.PolicyRevision, Time: at}
+	if !d.Allow && len(d.Reasons) == 0 {
+		// Nothing is called by an empty name, and nobody decides about it.
+		d.Reasons = []access.Reason{{Code: "denied", Message: "the service gives no reasons"}}
 	}
 	return d, nil
 }

@@ -42,14 +42,17 @@ func PrincipalFrom(ctx context.Context) Principal {
 // credential is what a request presents: in the headers to pass on, which must
 // not be changed. A function has them, since fmt prints what members hold and
 // point to, whatever methods they have.
-type credential struct{ headers func() http.Header }
-
-func carrying(h http.Header) *credential {
-	return &credential{func() http.Header { return h }}
+type credential struct {
+	base    string // of the service that it is for; no other is shown it
+	headers func() http.Header
 }
 
-// nobody presents nothing.
-var nobody = carrying(nil)
+func (c *Client) carrying(h http.Header) *credential {
+	return &credential{c.base, func() http.Header { return h }}
+}
+
+// nobody presents nothing, to whichever service.
+var nobody = &credential{headers: func() http.Header { return nil }}
 
 // named is a subject that the program names.
 type named struct {
@@ -105,7 +108,7 @@ func (c *Client) presented(r *http.Request) (*credential, error) {
 		h["X-Forwarded-For"] = []string{host}
 	}
 	h["User-Agent"] = []string{r.UserAgent()}
-	return carrying(h), nil
+	return c.carrying(h), nil
 }
 
 // Authenticate resolves the one credential that r presents. Without one the
@@ -117,7 +120,12 @@ func (c *Client) Authenticate(r *http.Request) (Principal, error) {
 	if err != nil {
 		return Principal{}, err
 	}
-	answer, _, err := c.send(r.Context(), who, "GET", "/v1/me", nil)
+	return c.who(r.Context(), who)
+}
+
+// who asks the service whose credential it is.
+func (c *Client) who(ctx context.Context, who *credential) (Principal, error) {
+	answer, _, err := c.send(ctx, who, reads("GET", "/v1/me"))
 	if err != nil {
 		return Principal{}, err
 	}
@@ -150,11 +158,7 @@ func (c *Client) Admit(r *http.Request, action access.Action, resource access.Re
 	if err != nil {
 		return ctx, access.Decision{}, err
 	}
-	ctx = guard.WithPrincipal(ctx, Principal{subject})
-	if !d.Allow {
-		err = &access.DeniedError{Action: action.Name, Resource: resource, Decision: d}
-	}
-	return ctx, d, err
+	return guard.WithPrincipal(ctx, Principal{subject}), d, d.Err(action.Name, resource)
 }
 
 const challenge = `Bearer realm="ostiary"`

@@ -10,6 +10,7 @@ import (
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/server/authzen"
+	"github.com/ostiary/ostiary/server/request"
 )
 
 // authZENTime bounds the handling of one request, be it a batch or a search.
@@ -53,6 +54,9 @@ func (s *server) authZENEndpoint(path string, endpoint authzen.Endpoint) http.Ha
 			return
 		}
 		p := authZENProblem(err, c.caller)
+		if !request.TellsReasons(r) {
+			p.Reasons = nil
+		}
 		if p.Status >= 500 {
 			s.Log.ErrorContext(ctx, "request failed", "route", path, "error", err, "request", authz.FactsFrom(ctx).RequestID)
 		}
@@ -65,10 +69,6 @@ func authZENProblem(err error, caller authn.Principal) *Problem {
 	if wrong, ok := errors.AsType[*authzen.Error](err); ok {
 		return problem(wrong.Status, CodeInvalid, wrong.Message)
 	}
-	if denied, ok := errors.AsType[*authz.DeniedError](err); ok && denied.Has(authz.CodeUnavailable) {
-		// Not that the caller may not ask: nobody could be asked whether it may.
-		return problemOf(authn.ErrUnavailable, caller)
-	}
 	return problemOf(err, caller)
 }
 
@@ -79,10 +79,14 @@ func writeAuthZENError(w http.ResponseWriter, p *Problem) {
 		Status  int    `json:"status"`
 		Message string `json:"message"`
 	}
-	// Neither can fail: the body is a number and a text.
-	_ = answer(w, p.Status, struct {
-		Error failure `json:"error"`
-	}{failure{p.Status, p.Detail}})
+	out := struct {
+		Error   failure        `json:"error"`
+		Reasons []authz.Reason `json:"reasons,omitempty"`
+	}{failure{p.Status, p.Detail}, p.Reasons}
+	if err := answer(w, p.Status, out); err != nil { // a policy's reason that is not JSON
+		out.Reasons = nil
+		_ = answer(w, p.Status, out)
+	}
 }
 
 func (s *server) authZENMetadata(w http.ResponseWriter, r *http.Request) {

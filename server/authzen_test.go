@@ -93,6 +93,34 @@ context := {"reason_user": {"403": "ask the owner"}, "n": 12345678901234567890} 
 	}
 }
 
+// Whoever asks for reasons is told them, those of the decision and those of not
+// being let ask; a batch and the answers of others stay as the specification has them.
+func TestAuthZENTellsReasonsWhenAsked(t *testing.T) {
+	h := open(t, fstest.MapFS{"record.rego": &fstest.MapFile{Data: []byte(`package app.record
+
+allow if input.action.name == "read"
+
+deny contains {"code": "sealed", "message": "it is sealed", "until": 12345678901234567890} if input.action.name == "write"`)}})
+	_, key := h.key(t, h.user(t, "pep", "admin"), authz.Permissions{"access": {"evaluate"}})
+	_, other := h.key(t, h.user(t, "other", "admin"), nil)
+	for _, c := range []struct{ name, path, key, body, want string }{
+		{"denied", "/access/v1/evaluation", key, strings.Replace(readOne, "read", "write", 1), `{"code":"sealed","message":"it is sealed","details":{"until":12345678901234567890}}],"policyRevision":"`},
+		{"allowed", "/access/v1/evaluation", key, readOne, `{"decision":true,"reasons":[{"code":"app",`},
+		{"may not ask", "/access/v1/evaluation", other, readOne, `"reasons":[{"code":"grant_missing",`},
+		{"a batch", "/access/v1/evaluations", key, strings.TrimSuffix(readOne, "}") + `,"evaluations":[{}]}`, `{"evaluations":[{"decision":true}]}`},
+	} {
+		got := h.do(t, "POST", c.path, c.body, "x-api-key: "+c.key, "Ostiary-Reasons: tell")
+		if !strings.Contains(got.body, c.want) {
+			t.Errorf("%s: got %s, want %s", c.name, got.body, c.want)
+		}
+		if c.path == "/access/v1/evaluation" {
+			if got := h.do(t, "POST", c.path, c.body, "x-api-key: "+c.key); strings.Contains(got.body, "reasons") {
+				t.Errorf("%s: got %s without being asked", c.name, got.body)
+			}
+		}
+	}
+}
+
 // Whoever asked, and what it said of whom, is on record.
 func TestAuthZENDecisionsAreOnRecord(t *testing.T) {
 	h, key := records(t)

@@ -74,16 +74,13 @@ func (s *server) authenticate(c *call) error {
 }
 
 // ask asks the policy whether the caller may do something to what is Ostiary's
-// own, and answers a *authz.DeniedError if not.
+// own, and answers with an error if not.
 func (s *server) ask(c *call, action string, resource authz.Resource) error {
 	d, err := s.Engine.Decide(c.ctx, authz.Request{Subject: c.caller.Subject(), Action: authz.Action{Name: action}, Resource: resource, Described: true})
 	if err != nil {
 		return unavailable(err)
 	}
-	if !d.Allow {
-		return &authz.DeniedError{Action: action, Resource: resource, Decision: d}
-	}
-	return nil
+	return d.Err(action, resource)
 }
 
 // answer writes v as JSON.

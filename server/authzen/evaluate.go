@@ -8,14 +8,19 @@ import (
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/directory"
+	"github.com/ostiary/ostiary/server/request"
 )
 
-// Decision is the answer to one evaluation. A policy's reasons are not in it:
-// callers may take a permit with a context that they do not understand for a
-// denial. They are in the record of the decision.
+// Decision is the answer to one evaluation. A policy's reasons are not in it
+// unless they are asked for ([request.TellsReasons]): callers may take a permit
+// with a context that they do not understand for a denial. They are in the record
+// of the decision.
 type Decision struct {
 	Decision bool           `json:"decision"`
 	Context  map[string]any `json:"context,omitempty"`
+
+	Reasons  []authz.Reason `json:"reasons,omitempty"`
+	Revision string         `json:"policyRevision,omitempty"`
 }
 
 // Evaluation answers whether one subject may do one thing to one resource.
@@ -24,15 +29,20 @@ func (s *Surface) Evaluation(r *http.Request, caller authn.Principal) (any, erro
 	if err != nil {
 		return nil, err
 	}
-	return s.single(r.Context(), caller, body)
+	return s.single(r, caller, body)
 }
 
-func (s *Surface) single(ctx context.Context, caller authn.Principal, body object) (any, error) {
+func (s *Surface) single(r *http.Request, caller authn.Principal, body object) (any, error) {
 	q, err := body.question()
 	if err != nil {
 		return nil, err
 	}
-	return s.panel(caller).decide(ctx, q)
+	d, err := s.panel(caller).decide(r.Context(), q)
+	answer := Decision{Decision: d.Allow, Context: d.Context}
+	if request.TellsReasons(r) {
+		answer.Reasons, answer.Revision = d.Reasons, d.Revision
+	}
+	return answer, err
 }
 
 // panel decides questions of one caller, all by the same policy.
@@ -47,13 +57,12 @@ func (s *Surface) panel(caller authn.Principal) panel {
 
 // decide answers q. The error says that the caller may not ask, or that there is
 // no answer.
-func (p panel) decide(ctx context.Context, q question) (Decision, error) {
+func (p panel) decide(ctx context.Context, q question) (authz.Decision, error) {
 	subject, err := p.subjects.Subject(ctx, q.subject)
 	if err != nil || !q.named() {
-		return Decision{}, err
+		return authz.Decision{}, err
 	}
-	d, err := p.decider.Decide(ctx, authz.Request{Subject: subject, Action: q.action, Resource: q.resource, Context: q.context})
-	return Decision{d.Allow, d.Context}, err
+	return p.decider.Decide(ctx, authz.Request{Subject: subject, Action: q.action, Resource: q.resource, Context: q.context})
 }
 
 // Batch is the answer to several evaluations.
@@ -80,7 +89,7 @@ func (s *Surface) Evaluations(r *http.Request, caller authn.Principal) (any, err
 		return nil, err
 	}
 	if len(b.items) == 0 {
-		return s.single(r.Context(), caller, body)
+		return s.single(r, caller, body)
 	}
 	return s.batch(r.Context(), caller, b)
 }
@@ -168,7 +177,9 @@ func (s *Surface) batch(ctx context.Context, caller authn.Principal, b batch) (a
 	for _, it := range b.items {
 		d, err := Decision{}, it.err
 		if err == nil {
-			d, err = p.decide(ctx, it.question)
+			var made authz.Decision
+			made, err = p.decide(ctx, it.question)
+			d = Decision{Decision: made.Allow, Context: made.Context}
 			decided = decided || err == nil
 		}
 		mistake, isMistake := errors.AsType[*Error](err)
@@ -195,5 +206,5 @@ func (s *Surface) batch(ctx context.Context, caller authn.Principal, b batch) (a
 
 // failed is the denial of an evaluation that could not be decided.
 func failed(status int, message string) Decision {
-	return Decision{false, map[string]any{"error": map[string]any{"status": status, "message": message}}}
+	return Decision{Context: map[string]any{"error": map[string]any{"status": status, "message": message}}}
 }

@@ -383,10 +383,7 @@ func (c *call) ask(action string, on authz.Resource) error {
 	if err != nil {
 		return err
 	}
-	if !d.Allow {
-		return &authz.DeniedError{Action: action, Resource: on, Decision: d}
-	}
-	return nil
+	return d.Err(action, on)
 }
 
 func banUser(c *call) (any, error) {

@@ -1,12 +1,14 @@
 package betterauth
 
 import (
+	stdjson "encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
@@ -19,7 +21,9 @@ type apiError struct {
 	Message string `json:"message"`
 	Code    string `json:"code,omitempty"`
 	Details any    `json:"details,omitempty"`
-	bare    bool   // no Content-Type either
+	// Reasons are of a denial, for who asks for them.
+	Reasons jsontext.Value `json:"reasons,omitzero"`
+	bare    bool           // no Content-Type either
 }
 
 func (e *apiError) Error() string { return strconv.Itoa(e.Status) + " " + e.Message }
@@ -281,6 +285,13 @@ func (c *call) answer(out any, err error) {
 	if e == nil {
 		c.s.log.ErrorContext(c.ctx, "request failed", "method", c.r.Method, "path", c.route.path, "error", err)
 		e = errCrash
+	}
+	if d, ok := errors.AsType[*authz.DeniedError](err); ok && request.TellsReasons(c.r) {
+		told := *e
+		// Values that came out of a policy are encoding/json's. Those that are none
+		// are left out.
+		told.Reasons, _ = stdjson.Marshal(d.Decision.Reasons)
+		e = &told
 	}
 	if e.Status == http.StatusUnauthorized && (c.place == request.InKeyHeader || c.place == request.InAuthorization) {
 		h.Set("WWW-Authenticate", challenge)

@@ -175,12 +175,12 @@ func (c *call) authenticate() error {
 	return err
 }
 
-// ask asks the policy whether the caller may, and answers an
-// *authz.DeniedError if not. The answer rests on the last decision asked for.
+// ask asks the policy whether the caller may, and answers with an
+// error if not. The answer rests on the last decision asked for.
 func (c *call) ask(action string, resource authz.Resource) (authz.Decision, error) {
 	d, err := c.Engine.Decide(c.ctx, authz.Request{Subject: c.caller.Subject(), Action: authz.Action{Name: action}, Resource: resource})
-	if err == nil && !d.Allow {
-		err = &authz.DeniedError{Action: action, Resource: resource, Decision: d}
+	if err == nil {
+		err = d.Err(action, resource)
 	}
 	return d, err
 }

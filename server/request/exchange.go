@@ -26,7 +26,15 @@ const (
 	// LeaseHeader, on a request for decisions, asks for how many milliseconds they
 	// may be given again, which the answer tells in it; see docs/api.md.
 	LeaseHeader = "Ostiary-Lease"
+
+	// ReasonsHeader, on a request, asks for the reasons of a decision where an
+	// answer has none by itself; see [TellsReasons].
+	ReasonsHeader = "Ostiary-Reasons"
 )
+
+// TellsReasons reports whether the answer to r is to have the reasons of the
+// decision that it rests on, in APIs of others that have no place for them.
+func TellsReasons(r *http.Request) bool { return r.Header.Get(ReasonsHeader) == "tell" }
 
 // Exchange is one request and its answer: the ResponseWriter that handlers
 // are given. Decisions made for the request see its facts, and the answer
