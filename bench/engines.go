@@ -43,9 +43,11 @@ const (
 
 func engines() []engine {
 	return []engine{
-		{compiled, decider(authz.Options{}), everything},
+		{compiled, decider(authz.Options{Memo: -1}), everything},
+		{"ostiary-memo", decider(authz.Options{}), everything},
 		{"ostiary-topdown", decider(authz.Options{Topdown: true}), everything},
-		{"ostiary-key-and-decision", service, func(q *question) bool { return q.name == keyed }},
+		{"ostiary-key-and-decision", service(-1), func(q *question) bool { return q.name == keyed }},
+		{"ostiary-key-and-memo", service(0), func(q *question) bool { return q.name == keyed }},
 		{prepared, openPrepared, everything},
 		{"cedar-go", openCedar, everything},
 		{"casbin", openCasbin(false), aboutRoles},
