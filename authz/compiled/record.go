@@ -261,7 +261,7 @@ func (b *body) record(list []ir.Stmt, e env) (int, []step) {
 				return next
 			}
 		}
-		seal(t.Value)
+		Seal(t.Value)
 		if r.keep(key, t) {
 			last.add(t)
 		}
