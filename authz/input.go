@@ -83,6 +83,9 @@ func plain(v any) bool {
 		_, err := ast.NumberChecked(string(v))
 		return err == nil
 	case map[string]any:
+		if len(v) == 0 {
+			return true // most often; to walk it costs more than to look
+		}
 		for _, member := range v {
 			if !plain(member) {
 				return false
