@@ -90,6 +90,9 @@ type Options struct {
 	// DecisionRecheck says of how many decisions of a compiled policy one is made
 	// by OPA's evaluator as well; default 1000, a negative number is never.
 	DecisionRecheck int
+	// DecisionMemo is how many answers of the policy in force are remembered;
+	// default 50,000, a negative number is none. See [authz.Options.Memo].
+	DecisionMemo int
 	// Topdown has OPA's evaluator make all decisions.
 	Topdown bool
 	// DecisionRetention is how long decision records are kept; zero is for ever.
@@ -200,7 +203,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	}
 	i.log = audit.NewLog(i.db, o.Audit)
 	i.engine = authz.NewEngine(authz.Options{Deadline: o.DecisionDeadline, Recorder: i.log, Clock: o.Clock, Describe: i.describe,
-		Topdown: o.Topdown, Recheck: o.DecisionRecheck, Log: o.Log, Tracer: i.tracer, TraceIDs: o.TraceIDs})
+		Topdown: o.Topdown, Recheck: o.DecisionRecheck, Memo: o.DecisionMemo, Log: o.Log, Tracer: i.tracer, TraceIDs: o.TraceIDs})
 
 	o.Authn.Log, o.Authn.Clock = o.Log, o.Clock
 	if o.Enrich != nil {
@@ -242,6 +245,7 @@ func Open(ctx context.Context, o Options) (_ *Ostiary, err error) {
 	i.metrics.Cache(i.authn.CacheStats)
 	i.metrics.Search(i.directory.Rechecks)
 	i.metrics.Evaluation(i.engine.Rechecks)
+	i.metrics.Memo(i.engine.MemoStats)
 	if o.Meter != nil {
 		wrong("Meter", i.measure(o.Meter.Meter(scope)))
 	}

@@ -1,9 +1,12 @@
 package authn_test
 
 import (
+	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/authz"
 )
 
 func BenchmarkAuthenticateKeyCached(b *testing.B) {
@@ -57,4 +60,36 @@ func TestCachedCredentialsAllocateLittle(t *testing.T) {
 			t.Errorf("kind %d: %v allocations, want at most 2", c.Kind, n)
 		}
 	}
+}
+
+// What remembering somebody with three roles and a key costs, in bytes of the heap,
+// with what finds and forgets them.
+func BenchmarkMemoryOfAPrincipal(b *testing.B) {
+	const people = 5000
+	h := open(b)
+	secrets := make([]authn.Secret, people)
+	for i := range secrets {
+		u := must(h.CreateUser(b.Context(), system, authn.NewUser{
+			Name: "Ann", Email: fmt.Sprintf("ann%d@example.com", i), Roles: []string{"user", "editor", "auditor"}, RolesGiven: true,
+		}))(b)
+		_, secrets[i] = h.key(u, authz.Permissions{"user": {"list", "get"}, "document": {"read", "write"}})
+	}
+	for b.Loop() {
+		h.Forget("", "")
+		before := heap()
+		for _, secret := range secrets {
+			h.asKey(secret)
+		}
+		b.ReportMetric(float64(heap()-before)/people, "B/principal")
+		runtime.KeepAlive(h)
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC() // what pools held
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

@@ -517,27 +517,34 @@ func TestFillOvertakenByARevocationIsNotRemembered(t *testing.T) {
 }
 
 func TestAStampedeIsOneRead(t *testing.T) {
-	h := open(t)
-	_, secret := h.key(h.admin, nil)
-	var waiting atomic.Int64
-	h.reads.hold = func(context.Context) {
-		for waiting.Load() < 50 {
-			time.Sleep(time.Millisecond)
+	const crowd = 100
+	for _, kind := range []authn.Kind{authn.APIKeySecret, authn.SessionToken} {
+		h := open(t)
+		secret := h.token(h.admin)
+		if kind == authn.APIKeySecret {
+			_, secret = h.key(h.admin, nil)
 		}
-		time.Sleep(20 * time.Millisecond) // until they all wait
-	}
-	var crowd sync.WaitGroup
-	for range 50 {
-		crowd.Go(func() {
-			waiting.Add(1)
-			if _, err := h.authenticate(authn.APIKeySecret, secret); err != nil {
-				t.Error(err)
+		before := h.reads.all()
+		var waiting atomic.Int64
+		h.reads.hold = func(context.Context) {
+			for waiting.Load() < crowd {
+				time.Sleep(time.Millisecond)
 			}
-		})
-	}
-	crowd.Wait()
-	if n := h.reads.keys.Load(); n != 1 {
-		t.Errorf("%d reads, want 1", n)
+			time.Sleep(20 * time.Millisecond) // until they all wait
+		}
+		var all sync.WaitGroup
+		for range crowd {
+			all.Go(func() {
+				waiting.Add(1)
+				if _, err := h.authenticate(kind, secret); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if n := h.reads.all() - before; n != 1 {
+			t.Errorf("kind %d: %d reads, want 1", kind, n)
+		}
 	}
 }
 

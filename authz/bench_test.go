@@ -17,7 +17,7 @@ func BenchmarkDecide(b *testing.B) {
 
 else := {"allow": false, "reasons": [{"code": "role_missing", "message": "no role permits it"}], "context": {}}`)
 	src.Data["permits"] = map[string]any{"admin": map[string]any{"user": map[string]any{"list": true}}}
-	e := engine(b, src, authz.Options{})
+	e := engine(b, src, authz.Options{Memo: -1})
 	r := listUsers
 	r.Subject = subject(b, authz.Identity{Type: "user", ID: "u1", Credential: authz.CredentialSession, Roles: []string{"admin"}})
 	b.ReportAllocs()

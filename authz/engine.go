@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/maypok86/otter/v2/stats"
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 	otel "go.opentelemetry.io/otel/trace"
@@ -37,7 +38,14 @@ type Options struct {
 	// answer, and the policy is not trusted in its compiled form any more. The
 	// default is 1000; a negative number is never.
 	Recheck int
-	Log     *slog.Logger // default discards
+	// Memo is how many answers of the policy in force are remembered, so that a
+	// question that is the same in all that the policy reads, about a subject that
+	// is the very same, is answered again without it. Each decision has its own id,
+	// time and record all the same. A policy that can answer differently from one
+	// time to the next is not remembered (see [Analysis.Impure]), nor are failures.
+	// The default is 50,000; a negative number is none.
+	Memo int
+	Log  *slog.Logger // default discards
 	// Tracer, if set, makes a span of each decision. TraceIDs puts the ids of
 	// principals and resources into it, which can be e-mail addresses.
 	Tracer   otel.Tracer
@@ -54,6 +62,11 @@ type Engine struct {
 	traceIDs bool
 	policy   atomic.Pointer[Policy]
 	watch    atomic.Pointer[func(Outcome)]
+
+	swapping   sync.Mutex
+	memo       atomic.Pointer[memo] // of the policy in force; nil: nothing is remembered
+	memoSize   int
+	remembered *stats.Counter
 
 	topdown    bool
 	recheck    uint64 // 0: never
@@ -81,7 +94,15 @@ func NewEngine(o Options) *Engine {
 	if o.Recheck >= 0 {
 		e.recheck = uint64(cmp.Or(o.Recheck, 1000))
 	}
+	e.memoSize, e.remembered = cmp.Or(o.Memo, 50_000), stats.NewCounter()
 	return e
+}
+
+// MemoStats reports how many answers were remembered ones, and how many questions
+// were put to the policy that could have been.
+func (e *Engine) MemoStats() (hits, misses uint64) {
+	n := e.remembered.Snapshot()
+	return n.Hits, n.Misses
 }
 
 // Rechecks reports how many decisions of compiled policies OPA's evaluator made
@@ -90,14 +111,22 @@ func (e *Engine) Rechecks() (checked, disagreed uint64) {
 	return e.rechecked.Load(), e.disagreed.Load()
 }
 
+// compiled reports whether p is, and may be trusted.
+func (e *Engine) compiled(p *Policy) bool {
+	return !e.topdown && p.programs.refused == nil && !e.distrusts(p)
+}
+
 // evaluate answers the rule by p: compiled, if p is and may be trusted.
-func (e *Engine) evaluate(ctx context.Context, p *Policy, rule string, in compiled.Input, now time.Time, nd builtins.NDBCache) (ast.Value, error) {
-	if e.topdown || p.programs.refused != nil || e.distrusts(p) {
-		return p.topdown.evaluate(ctx, rule, in, now, time.Now().Add(e.deadline), nd)
+func (e *Engine) evaluate(ctx context.Context, p *Policy, rule string, in compiled.Input, now time.Time) (ast.Value, error) {
+	if !e.compiled(p) {
+		return p.topdown.evaluate(ctx, rule, in, now, time.Now().Add(e.deadline), nil)
 	}
-	if rule != decisionRule || e.recheck == 0 || e.turn.Add(1)%e.recheck != 0 {
-		return p.evaluate(ctx, rule, in, now, time.Now().Add(e.deadline), nd)
-	}
+	v, _, err := p.evaluate(ctx, rule, in, now, time.Now().Add(e.deadline), nil)
+	return v, err
+}
+
+// compare decides by both evaluators.
+func (e *Engine) compare(ctx context.Context, p *Policy, in compiled.Input, now time.Time, nd builtins.NDBCache) (ast.Value, error) {
 	v, differs, err := p.compare(ctx, in, now, e.deadline, nd)
 	e.rechecked.Add(1)
 	if differs {
@@ -114,8 +143,27 @@ func (e *Engine) distrusts(p *Policy) bool {
 	return revision != nil && *revision == p.revision
 }
 
-// Swap puts p in force for every decision that begins after it returns.
-func (e *Engine) Swap(p *Policy) { e.policy.Store(p) }
+// Swap puts p in force for every decision that begins after it returns. What was
+// remembered of the one before is forgotten.
+func (e *Engine) Swap(p *Policy) {
+	e.swapping.Lock()
+	defer e.swapping.Unlock()
+	e.policy.Store(p)
+	var m *memo
+	if e.memoSize > 0 && !e.topdown {
+		m = newMemo(p, e.memoSize)
+	}
+	// Until it is there, the one before is found not to be of this policy.
+	e.memo.Store(m)
+}
+
+// memoOf returns the memo of p, nil if there is none.
+func (e *Engine) memoOf(p *Policy) *memo {
+	if m := e.memo.Load(); m != nil && m.policy == p && p != nil {
+		return m
+	}
+	return nil
+}
 
 // Policy returns the policy in force, or nil.
 func (e *Engine) Policy() *Policy { return e.policy.Load() }
@@ -289,7 +337,8 @@ func (j Judge) Decide(ctx context.Context, r Request) (Decision, error) {
 	if err != nil {
 		return Decision{}, err
 	}
-	d, _ := j.engine.judge(ctx, j.policy, r, FactsFrom(ctx), nil)
+	// What is asked many times in a row for one answer is not asked again soon.
+	d, _ := j.engine.judge(ctx, j.policy, r, FactsFrom(ctx), nil, nil)
 	if err := ctx.Err(); err != nil {
 		return Decision{}, err
 	}
@@ -325,7 +374,7 @@ func (e *Engine) decideNow(ctx context.Context, p *Policy, r Request) (Decision,
 	if (e.recorder != nil || watch != nil) && p != nil {
 		nd = p.nondeterminism()
 	}
-	d, failure := e.judge(ctx, p, r, facts, nd.cache)
+	d, failure := e.judge(ctx, p, r, facts, nd.cache, e.memoOf(p))
 	if err := ctx.Err(); err != nil {
 		// Whoever asked is gone; what was decided on the way out is no answer.
 		return Decision{}, err
@@ -347,19 +396,44 @@ func (e *Engine) decideNow(ctx context.Context, p *Policy, r Request) (Decision,
 	return d, nil
 }
 
-// judge evaluates and narrows. failure is why no policy answered. nd, if it is
-// not nil, gives and takes what nondeterministic built-ins answer.
-func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, nd builtins.NDBCache) (d Decision, failure error) {
+// judge evaluates, or finds the answer in m if that is not nil, and narrows.
+// failure is why no policy answered. nd, if it is not nil, gives and takes what
+// nondeterministic built-ins answer.
+func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, nd builtins.NDBCache, m *memo) (d Decision, failure error) {
 	d = Decision{ID: rand.Text(), Time: e.clock()}
 	if p == nil {
 		return refuse(d, CodeUnavailable, "no policy is in force"), errors.New("no policy is in force")
 	}
 	d.Revision = p.revision
+	fast := e.compiled(p)
+	due := fast && e.recheck > 0 && e.turn.Add(1)%e.recheck == 0
+	var k asked
+	var before *answer
+	if m != nil && (!fast || !m.question(&k, &r, facts, d.Time)) {
+		m = nil
+	}
+	if m != nil {
+		if before = m.find(k); before != nil && !due {
+			e.remembered.RecordHits(1)
+			before.tell(&d)
+			return narrow(d, r), nil
+		}
+		e.remembered.RecordMisses(1)
+	}
 	in, err := ask(r, facts, d.Time)
 	if err != nil {
 		return refuse(d, CodePolicyError, "the request cannot be put to the policy"), err
 	}
-	v, err := e.evaluate(ctx, p, decisionRule, in, d.Time, nd)
+	var v ast.Value
+	sure := false
+	switch {
+	case due:
+		v, err = e.compare(ctx, p, in, d.Time, nd)
+	case fast:
+		v, sure, err = p.evaluate(ctx, decisionRule, in, d.Time, time.Now().Add(e.deadline), nd)
+	default:
+		v, err = p.topdown.evaluate(ctx, decisionRule, in, d.Time, time.Now().Add(e.deadline), nd)
+	}
 	if err == nil {
 		err = p.read(&d, v)
 	}
@@ -369,7 +443,25 @@ func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, 
 	case err != nil:
 		return refuse(d, CodePolicyError, failedMessage), err
 	}
+	switch {
+	case before != nil && !e.distrusts(p) && !before.says(&d):
+		e.mistaken(m, before, &d)
+	case m != nil && sure:
+		m.keep(k, &d)
+	}
 	return narrow(d, r), nil
+}
+
+// mistaken drops m, of which an answer is not what the policy says now, and has d
+// say the stricter of the two.
+func (e *Engine) mistaken(m *memo, before *answer, d *Decision) {
+	e.disagreed.Add(1)
+	if e.memo.CompareAndSwap(m, nil) {
+		e.log.Error("an answer that was remembered is not what the policy says; none is remembered from now on", "policy", d.Revision)
+	}
+	if !before.allow {
+		before.tell(d)
+	}
 }
 
 const (
@@ -559,7 +651,7 @@ func (e *Engine) permissions(ctx context.Context, rule string, s *Subject) (Perm
 		return nil, fmt.Errorf("%s: %w", rule, err)
 	}
 	in := compiled.Document{Term: ast.ObjectTerm([2]*ast.Term{principalKey, who})}
-	v, err := e.evaluate(ctx, p, rule, in, now, nil)
+	v, err := e.evaluate(ctx, p, rule, in, now)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", rule, err)
 	}

@@ -62,17 +62,15 @@ func (p *programs) of(rule string) *compiled.Program {
 }
 
 // evaluate answers a rule, by its program if there is one. A rule that is
-// undefined yields nil.
-func (p *Policy) evaluate(ctx context.Context, rule string, in compiled.Input, now, deadline time.Time, nd builtins.NDBCache) (ast.Value, error) {
-	program := p.programs.of(rule)
-	if program == nil {
-		return p.topdown.evaluate(ctx, rule, in, now, deadline, nd)
+// undefined yields nil. sure says that the program answered.
+func (p *Policy) evaluate(ctx context.Context, rule string, in compiled.Input, now, deadline time.Time, nd builtins.NDBCache) (v ast.Value, sure bool, err error) {
+	if program := p.programs.of(rule); program != nil {
+		if v, sure, err = run(ctx, program, in, now, deadline, nd); sure {
+			return v, true, err
+		}
 	}
-	v, sure, err := run(ctx, program, in, now, deadline, nd)
-	if !sure {
-		return p.topdown.evaluate(ctx, rule, in, now, deadline, nd)
-	}
-	return v, err
+	v, err = p.topdown.evaluate(ctx, rule, in, now, deadline, nd)
+	return v, false, err
 }
 
 // run evaluates a program. If it is not sure, topdown has to be asked: what

@@ -362,6 +362,8 @@ ok if p with input.resource.type as "y"`, "input", true},
 		{"the time", `ok if input.context.time == "x"`, "input.context.time", true},
 		{"the clock", `ok if time.now_ns() > 0`, "", true},
 		{"chance", `ok if rand.intn("x", 2) == 1`, "", true},
+		{"the validity of a certificate", `ok if crypto.x509.parse_and_verify_certificates(input.action.name)[0]`, "input.action.name", true},
+		{"the same, with options", `ok if crypto.x509.parse_and_verify_certificates_with_options(input.action.name, {})[0]`, "input.action.name", true},
 		{"chance nobody asks for", `ok if true
 other := rand.intn("x", 2)`, "", false},
 	} {

@@ -112,7 +112,7 @@ func (p *Policy) Judge(document any) (func(ctx context.Context, now time.Time) e
 	}
 	input := compiled.Document{Term: ast.NewTerm(in)}
 	return func(ctx context.Context, now time.Time) error {
-		v, err := p.evaluate(ctx, decisionRule, input, now, time.Now().Add(10*time.Second), nil)
+		v, _, err := p.evaluate(ctx, decisionRule, input, now, time.Now().Add(10*time.Second), nil)
 		if err != nil {
 			return err
 		}

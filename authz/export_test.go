@@ -24,3 +24,6 @@ func (p *Policy) Both(ctx context.Context, rule string, document any, now time.T
 
 // DecideLike makes p's program that of another policy: a wrong one.
 func (p *Policy) DecideLike(other *Policy) { p.programs = other.programs }
+
+// Become makes p answer as another policy in every way.
+func (p *Policy) Become(other *Policy) { p.programs, p.topdown = other.programs, other.topdown }

@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -78,7 +79,13 @@ func ask(r Request, facts *Facts, now time.Time) (*question, error) {
 func plain(v any) bool {
 	switch v := v.(type) {
 	case nil, bool, string, float64, int, int64:
+	case json.Number:
+		_, err := ast.NumberChecked(string(v))
+		return err == nil
 	case map[string]any:
+		if len(v) == 0 {
+			return true // most often; to walk it costs more than to look
+		}
 		for _, member := range v {
 			if !plain(member) {
 				return false

@@ -2,6 +2,7 @@ package authz
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -14,7 +15,18 @@ import (
 type terms struct {
 	stale *ast.Term // the principal when its session is not fresh, or when it has none
 	fresh *ast.Term // the principal while its session is fresh; nil if it never is
+	// version is no other subject's. It is zero for one that was asserted, which is
+	// made anew for each question: nothing is remembered about it.
+	version uint64
 }
+
+// isFresh reports whether s, of which these are the terms, has a fresh session.
+func (t *terms) isFresh(s *Subject, now time.Time) bool {
+	return t.fresh != nil && now.Before(s.Identity().Session.FreshUntil)
+}
+
+// versions counts the subjects that were made.
+var versions atomic.Uint64
 
 // NewSubject prepares id for policies. It fails if a map in it holds a value
 // that is not JSON. The maps and slices in id must not change afterwards.
@@ -29,6 +41,9 @@ func NewSubject(id Identity) (*Subject, error) {
 			return nil, fmt.Errorf("subject %s %q: %w", id.Type, id.ID, err)
 		}
 	}
+	if id.Credential != CredentialAsserted {
+		t.version = versions.Add(1)
+	}
 	return access.NewSubject(id, t), nil
 }
 
@@ -38,23 +53,28 @@ var anonymous = func() *terms {
 	if err != nil {
 		panic(err)
 	}
-	return &terms{stale: t}
+	return &terms{stale: t, version: versions.Add(1)}
 }()
 
 // principal is s as policies read it at now. A subject that [NewSubject] did not
 // prepare, such as one of a remote service, means nothing here.
 func principal(s *Subject, now time.Time) (*ast.Term, error) {
-	t, ok := s.Prepared().(*terms)
+	t, ok := termsOf(s)
 	switch {
-	case s == Anonymous:
-		t = anonymous
 	case !ok:
 		return nil, fmt.Errorf("subject %s %q was made by another service", s.Identity().Type, s.Identity().ID)
-	}
-	if t.fresh != nil && now.Before(s.Identity().Session.FreshUntil) {
+	case t.isFresh(s, now):
 		return t.fresh, nil
 	}
 	return t.stale, nil
+}
+
+func termsOf(s *Subject) (t *terms, ok bool) {
+	if s == Anonymous {
+		return anonymous, true
+	}
+	t, ok = s.Prepared().(*terms)
+	return t, ok
 }
 
 // grants returns the grants of the key at work, and whether there is one.

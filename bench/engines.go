@@ -43,9 +43,11 @@ const (
 
 func engines() []engine {
 	return []engine{
-		{compiled, decider(authz.Options{}), everything},
+		{compiled, decider(authz.Options{Memo: -1}), everything},
+		{"ostiary-memo", decider(authz.Options{}), everything},
 		{"ostiary-topdown", decider(authz.Options{Topdown: true}), everything},
-		{"ostiary-key-and-decision", service, func(q *question) bool { return q.name == keyed }},
+		{"ostiary-key-and-decision", service(-1), func(q *question) bool { return q.name == keyed }},
+		{"ostiary-key-and-memo", service(0), func(q *question) bool { return q.name == keyed }},
 		{prepared, openPrepared, everything},
 		{"cedar-go", openCedar, everything},
 		{"casbin", openCasbin(false), aboutRoles},
@@ -78,29 +80,32 @@ func decider(o authz.Options) func([]question) (func(int) (bool, error), func(),
 	}
 }
 
-// service is the whole of it: a credential is resolved and a question decided.
-func service(qs []question) (func(int) (bool, error), func(), error) {
-	ctx := context.Background()
-	o, err := ostiary.Open(ctx, ostiary.Options{Database: "sqlite::memory:", Policies: bundle()})
-	if err != nil {
-		return nil, nil, err
-	}
-	stop := func() { _ = o.Close() }
-	credential, err := enrol(ctx, o, &qs[0])
-	if err != nil {
-		stop()
-		return nil, nil, err
-	}
-	return func(i int) (bool, error) {
-		p, err := o.Authn().Authenticate(ctx, credential)
+// service is the whole of it: a credential is resolved and a question decided, and
+// of so many answers remembered.
+func service(memo int) func([]question) (func(int) (bool, error), func(), error) {
+	return func(qs []question) (func(int) (bool, error), func(), error) {
+		ctx := context.Background()
+		o, err := ostiary.Open(ctx, ostiary.Options{Database: "sqlite::memory:", Policies: bundle(), DecisionMemo: memo})
 		if err != nil {
-			return false, err
+			return nil, nil, err
 		}
-		r := qs[i].what
-		r.Subject = p.Subject()
-		d, err := o.Decide(ctx, r)
-		return d.Allow, err
-	}, stop, nil
+		stop := func() { _ = o.Close() }
+		credential, err := enrol(ctx, o, &qs[0])
+		if err != nil {
+			stop()
+			return nil, nil, err
+		}
+		return func(i int) (bool, error) {
+			p, err := o.Authn().Authenticate(ctx, credential)
+			if err != nil {
+				return false, err
+			}
+			r := qs[i].what
+			r.Subject = p.Subject()
+			d, err := o.Decide(ctx, r)
+			return d.Allow, err
+		}, stop, nil
+	}
 }
 
 // enrol makes the person of q and a key with the grants of theirs.

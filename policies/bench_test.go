@@ -18,8 +18,9 @@ import (
 // What one decision of the built-in rules costs.
 func BenchmarkDecide(b *testing.B) {
 	engines := map[string]*authz.Engine{
-		"compiled": authz.NewEngine(authz.Options{}),
+		"compiled": authz.NewEngine(authz.Options{Memo: -1}),
 		"topdown":  authz.NewEngine(authz.Options{Topdown: true}), // OPA's evaluator, with all that its public API offers
+		"memo":     authz.NewEngine(authz.Options{}),
 	}
 	for _, e := range engines {
 		if _, err := policies.Open(b.Context(), policies.Options{Engine: e}); err != nil {
@@ -66,7 +67,7 @@ func BenchmarkDecide(b *testing.B) {
 				}
 			}
 		})
-		for _, way := range []string{"topdown", "compiled"} {
+		for _, way := range []string{"topdown", "compiled", "memo"} {
 			b.Run(bm.name+"/"+way, func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
@@ -83,9 +84,12 @@ func BenchmarkDecide(b *testing.B) {
 // What a decision allocates is bounded: its id, its reasons and the parts of the
 // input that the rules read.
 func TestDecisionAllocatesLittle(t *testing.T) {
-	e := authz.NewEngine(authz.Options{Recheck: -1})
-	if _, err := policies.Open(t.Context(), policies.Options{Engine: e}); err != nil {
-		t.Fatal(err)
+	open := func(memo int) *authz.Engine {
+		e := authz.NewEngine(authz.Options{Recheck: -1, Memo: memo})
+		if _, err := policies.Open(t.Context(), policies.Options{Engine: e}); err != nil {
+			t.Fatal(err)
+		}
+		return e
 	}
 	subject, err := authz.NewSubject(authz.Identity{
 		Type: authz.TypeUser, ID: "u1", Credential: authz.CredentialAPIKey, Roles: []string{"user", "admin"},
@@ -96,13 +100,19 @@ func TestDecisionAllocatesLittle(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := authz.Request{Subject: subject, Action: authz.Action{Name: "list"}, Resource: authz.Resource{Type: "user"}}
-	const most = 20 // 12, and some for what the race detector has pools forget
-	if n := testing.AllocsPerRun(200, func() {
-		if d, err := e.Decide(context.Background(), r); err != nil || !d.Allow {
-			t.Fatal(d, err)
+	// And some for what the race detector has pools forget.
+	for _, tt := range []struct {
+		name string
+		e    *authz.Engine
+		most float64
+	}{{"evaluated", open(-1), 6 + 8}, {"remembered", open(0), 2}} {
+		if n := testing.AllocsPerRun(200, func() {
+			if d, err := tt.e.Decide(context.Background(), r); err != nil || !d.Allow {
+				t.Fatal(d, err)
+			}
+		}); n > tt.most {
+			t.Errorf("%s: %v allocations, want at most %v", tt.name, n, tt.most)
 		}
-	}); n > most {
-		t.Errorf("%v allocations, want at most %d", n, most)
 	}
 }
 

@@ -108,6 +108,15 @@ func (m *Metrics) Evaluation(rechecks func() (checked, disagreed uint64)) {
 		func() uint64 { _, disagreed := rechecks(); return disagreed })
 }
 
+// Memo shows how many decisions were remembered answers, and how many were put to
+// a policy of which answers are remembered.
+func (m *Metrics) Memo(stats func() (hits, misses uint64)) {
+	m.counter("ostiary_decision_memo_hits_total", "Decisions whose answer was remembered.",
+		func() uint64 { hits, _ := stats(); return hits })
+	m.counter("ostiary_decision_memo_misses_total", "Decisions that the policy made, and whose answer could have been remembered.",
+		func() uint64 { _, misses := stats(); return misses })
+}
+
 // Shadow shows what came of asking a shadow.
 func (m *Metrics) Shadow(counts func() policies.ShadowCounts) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -99,7 +99,7 @@ type Reads struct {
 	// without elements is all of the input.
 	Input [][]string
 	// Nondeterministic names the reachable built-ins whose answer depends on more
-	// than their operands: the clock, chance.
+	// than their operands, the clock or chance, or may: those that are not OPA's.
 	Nondeterministic []string
 }
 

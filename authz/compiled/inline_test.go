@@ -123,3 +123,24 @@ func TestContainersHoldWhatIsPutIntoThem(t *testing.T) {
 		}
 	}
 }
+
+// On what a function depends that a program has added to OPA's, nobody knows.
+func TestFunctionsThatAreNotOPAsMayChange(t *testing.T) {
+	for call, want := range map[string]int{`test.sleep("1ns") == null`: 1, `upper("a") == "A"`: 0} {
+		compiler, err := ast.CompileModules(map[string]string{"x.rego": "package p\n\nx if " + call})
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := compiled.Plan(t.Context(), compiler, ast.MustParseBody("data.p.x = result"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		program, err := compiled.Compile(plan, compiled.Options{Capabilities: compiler.Capabilities(), Result: "result"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := program.Reads().Nondeterministic; len(got) != want {
+			t.Errorf("%s: %v may change, want %d", call, got, want)
+		}
+	}
+}

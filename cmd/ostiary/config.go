@@ -172,6 +172,7 @@ type config struct {
 	Decisions struct {
 		Deadline  time.Duration `key:"deadline" help:"time for one decision; after it the answer is no"`
 		Recheck   int           `key:"recheck" help:"of the decisions of a compiled policy, have OPA's evaluator make one in so many as well; 0 is none"`
+		Memo      int           `key:"memo" help:"answers of the policy that are remembered, as long as all that it read is the same; 0 remembers none"`
 		Strict    bool          `key:"strict" help:"deny when a decision cannot be recorded"`
 		Buffer    int           `key:"buffer" help:"decisions waiting to be written before some are lost"`
 		Retention time.Duration `key:"retention" help:"how long decision records are kept; 0s is for ever"`
@@ -257,6 +258,7 @@ func defaults() config {
 	c.Evaluator = "auto"
 	c.Decisions.Deadline = time.Second
 	c.Decisions.Recheck = 1000
+	c.Decisions.Memo = 50_000
 	c.Decisions.Buffer = 20_000
 	c.Decisions.Retention = 90 * day
 	c.Decisions.Sample = 1

@@ -148,6 +148,7 @@ func (c *config) options(log *slog.Logger, baseURL string) ostiary.Options {
 		ReplayRecords:     c.Policy.Replay.Records,
 		DecisionDeadline:  c.Decisions.Deadline,
 		DecisionRecheck:   cmp.Or(c.Decisions.Recheck, -1), // there, 0 is the default
+		DecisionMemo:      cmp.Or(c.Decisions.Memo, -1),
 		Topdown:           c.Evaluator == "topdown",
 		DecisionRetention: c.Decisions.Retention,
 		Lease:             c.Cache.Lease,

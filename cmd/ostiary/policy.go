@@ -234,12 +234,12 @@ func evaluation(e *policies.Evaluation) []string {
 	if e == nil {
 		return nil
 	}
-	lines := []string{"is compiled", "decides the same about the same input"}
+	lines := []string{"is compiled", "decides the same about the same input, so answers are remembered"}
 	if !e.Compiled {
 		lines[0] = "is not compiled, OPA's evaluator decides: " + e.Refused
 	}
 	if !e.Pure {
-		lines[1] = "may decide differently about the same input: " + e.Impure
+		lines[1] = "may decide differently about the same input, so no answer is remembered: " + e.Impure
 	}
 	return lines
 }
