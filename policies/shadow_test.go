@@ -329,7 +329,9 @@ func TestShadowOfAFolder(t *testing.T) {
 		}
 	}
 	write("package app.document\n\nallow if {\n")
-	wait("broken", func() bool { return strings.Contains(strings.Join(log.lines(), "\n"), "shadow not loaded, the one before goes on") })
+	wait("broken", func() bool {
+		return strings.Contains(strings.Join(log.lines(), "\n"), "shadow not loaded, the one before goes on")
+	})
 	i.allows(t, "share")
 	wait("asked", func() bool { return l.ShadowCounts().Asked == 2 })
 	write(good()["document.rego"])
