@@ -27,8 +27,8 @@ build: ## build bin/ostiary
 	go build -o bin/ostiary ./cmd/ostiary
 
 test: needs ## everything: Go (with the race detector), Rego, command scripts, JavaScript client
-	go test $(RACE) -shuffle=on -p $(PROCS) -timeout 15m $$(go list ./... | grep -vE '/($(OUTSIDE))$$')
-	go test -shuffle=on -p $(PROCS) -timeout 15m $$(go list ./... | grep -E '/($(OUTSIDE))$$')
+	go test $(RACE) -shuffle=on -p $(PROCS) -timeout 25m $$(go list ./... | grep -vE '/($(OUTSIDE))$$')
+	go test -shuffle=on -p $(PROCS) -timeout 25m $$(go list ./... | grep -E '/($(OUTSIDE))$$')
 	@for m in $(MODULES); do (cd $$m && go test $(RACE) -shuffle=on -p $(PROCS) ./...) || exit 1; done
 
 check: ## formatting, vet, staticcheck, staircase, Rego, generated files, go.mod
@@ -40,7 +40,7 @@ check: ## formatting, vet, staticcheck, staircase, Rego, generated files, go.mod
 	@for m in $(MODULES); do (cd $$m && go vet ./... && go mod tidy -diff) || exit 1; done
 
 e2e: needs ## only the end-to-end tests with the real JavaScript client
-	go test -count=1 -v -timeout 15m ./e2e
+	go test -count=1 -v -timeout 25m ./e2e
 
 bench: ## one decision beside other engines, in one table
 	cd bench && go run . engines

@@ -175,11 +175,11 @@ func (t *interpreter) seal(ctx context.Context) error {
 		return err
 	}
 	if v, ok := data.(ast.Value); ok {
-		seal(v)
+		compiled.Seal(v)
 	}
 	for _, m := range t.compiler.Modules {
 		ast.WalkTerms(m, func(term *ast.Term) bool {
-			seal(term.Value)
+			compiled.Seal(term.Value)
 			return false
 		})
 	}

@@ -193,7 +193,11 @@ func (e *Engine) EvaluateText(ctx context.Context, text string, o QueryOptions) 
 	if p == nil {
 		return Answer{}, ErrNoPolicy
 	}
-	return e.evaluation(ctx, p, o).text(ctx, text, func(a *Answer, rs rego.ResultSet) {
+	body, err := parse(text)
+	if err != nil {
+		return Answer{}, err
+	}
+	return e.evaluation(ctx, p, o).body(ctx, body, func(a *Answer, rs rego.ResultSet) {
 		for _, r := range rs {
 			a.Bindings = append(a.Bindings, r.Bindings.WithoutWildcards())
 		}
@@ -216,12 +220,11 @@ type Expression struct {
 // input document, nil for none, as of now. It is for whoever holds the policy;
 // others ask an [Engine]. What fails is a *[RegoError].
 func (p *Policy) Query(ctx context.Context, text string, document map[string]any, now time.Time) ([]Solution, error) {
-	body, err := ast.ParseBodyWithOpts(text, ast.ParserOptions{Capabilities: capabilities})
+	body, err := parse(text)
 	if err == nil && len(body) == 0 {
 		err = errors.New("there is no query")
 	}
 	if err != nil {
-		err = regoError(Parsing, err)
 		if _, ok := errors.AsType[*RegoError](err); !ok {
 			err = &RegoError{Stage: Parsing, err: err} // of text that is no query at all
 		}
@@ -234,7 +237,7 @@ func (p *Policy) Query(ctx context.Context, text string, document map[string]any
 		v.o.Input = &in
 	}
 	var solutions []Solution
-	_, err = v.text(ctx, text, func(_ *Answer, rs rego.ResultSet) {
+	_, err = v.body(ctx, body, func(_ *Answer, rs rego.ResultSet) {
 		for _, r := range rs {
 			s := Solution{Bindings: r.Bindings.WithoutWildcards()}
 			for _, e := range r.Expressions {
@@ -275,12 +278,17 @@ func (e *Engine) evaluation(ctx context.Context, p *Policy, o QueryOptions) *eva
 	return v
 }
 
-// text runs a query that somebody wrote.
-func (v *evaluation) text(ctx context.Context, text string, read func(*Answer, rego.ResultSet)) (Answer, error) {
+// parse reads a query that somebody wrote.
+func parse(text string) (ast.Body, error) {
 	body, err := ast.ParseBodyWithOpts(text, ast.ParserOptions{Capabilities: capabilities})
 	if err != nil {
-		return Answer{}, regoError(Parsing, err)
+		return nil, regoError(Parsing, err)
 	}
+	return body, nil
+}
+
+// body runs a query that somebody wrote.
+func (v *evaluation) body(ctx context.Context, body ast.Body, read func(*Answer, rego.ResultSet)) (Answer, error) {
 	prepared, err := v.policy.topdown.rego(body, v.o.StrictErrors, v.metrics).PrepareForEval(ctx)
 	if err != nil {
 		return Answer{}, regoError(Compiling, err)

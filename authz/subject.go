@@ -7,6 +7,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/ostiary/ostiary/access"
+	"github.com/ostiary/ostiary/authz/compiled"
 )
 
 // terms are a subject as policies read it, built once.
@@ -71,23 +72,6 @@ func term(v any) (*ast.Term, error) {
 	if err != nil {
 		return nil, err
 	}
-	seal(value)
+	compiled.Seal(value)
 	return ast.NewTerm(value), nil
-}
-
-// seal makes v safe to share: OPA sorts the keys of objects and sets in place
-// when they are first walked in order, and not every reader of the sorted
-// keys is guarded. Walking them once beforehand leaves nothing to sort.
-func seal(v ast.Value) {
-	switch v := v.(type) {
-	case ast.Object:
-		v.Foreach(func(key, value *ast.Term) {
-			seal(key.Value)
-			seal(value.Value)
-		})
-	case ast.Set:
-		v.Foreach(func(member *ast.Term) { seal(member.Value) })
-	case *ast.Array:
-		v.Foreach(func(element *ast.Term) { seal(element.Value) })
-	}
 }

@@ -42,10 +42,7 @@ func (l *Library) Eval(ctx context.Context, caller authn.Principal, query string
 	}
 	policy := l.current.Load().policy
 	if files != nil {
-		if err := fits(files); err != nil {
-			return Evaluated{}, err
-		}
-		c, err := l.candidate(ctx, files, true, false)
+		c, err := l.uploaded(ctx, files, true, false)
 		if err != nil {
 			return Evaluated{}, err
 		}

@@ -64,8 +64,9 @@ func (f Flips) Fails(failOn string) bool {
 	return !f.Expected && (failOn == FailOnAny || failOn == DenyToAllow && f.Flip == DenyToAllow)
 }
 
-// Failures words what of r is a failure, and which expectations were missed.
-func (r *ReplayReport) Failures(failOn string, missed []Expectation) []error {
+// Failures words what of r is a failure to whom failOn says what is, and which
+// expectations were missed.
+func (r *ReplayReport) Failures(failOn string) []error {
 	if failOn == FailOnNone {
 		return nil
 	}
@@ -76,7 +77,7 @@ func (r *ReplayReport) Failures(failOn string, missed []Expectation) []error {
 				cmp.Or(f.Roles, "no role"), f.Is, f.Was, strings.Join(f.Examples, ", ")))
 		}
 	}
-	for _, e := range missed {
+	for _, e := range r.Missed {
 		text, _ := json.Marshal(e)
 		all = append(all, fmt.Errorf("expected, and did not happen: %s", text))
 	}
@@ -110,7 +111,7 @@ func (l *Library) gate(ctx context.Context, c *candidate, asked ReplayGate) (*Re
 	if err != nil {
 		return nil, err
 	}
-	failures := report.Failures(failOn, report.Missed)
+	failures := report.Failures(failOn)
 	if slow := slices.IndexFunc(report.NotReplayable, func(o Obstacle) bool { return o.Why == tooSlow }); slow >= 0 && failOn != FailOnNone {
 		failures = append(failures, fmt.Errorf("%s for %d decisions", tooSlow, report.NotReplayable[slow].Count))
 	}
@@ -136,10 +137,7 @@ func (l *Library) Replay(ctx context.Context, caller authn.Principal, files map[
 	if err := l.replayable(expected, ""); err != nil {
 		return ReplayReport{}, err
 	}
-	if err := fits(files); err != nil {
-		return ReplayReport{}, err
-	}
-	c, err := l.candidate(ctx, files, true, false)
+	c, err := l.uploaded(ctx, files, true, false)
 	if err != nil {
 		return ReplayReport{}, err
 	}

@@ -18,6 +18,7 @@
 package policies
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"embed"
@@ -31,9 +32,12 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/util"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	jsonkind "github.com/santhosh-tekuri/jsonschema/v6/kind"
 
 	"github.com/ostiary/ostiary/authz"
 )
@@ -54,6 +58,49 @@ var dataSchema []byte
 
 // InputSchema returns the JSON Schema of the input document that policies read.
 func InputSchema() []byte { return slices.Clone(inputSchema) }
+
+// compiledInputSchema is compiled when it is first needed.
+var compiledInputSchema = sync.OnceValues(func() (*jsonschema.Schema, error) {
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(inputSchema))
+	if err != nil {
+		return nil, err
+	}
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	if err := c.AddResource("input.json", document); err != nil {
+		return nil, err
+	}
+	return c.Compile("input.json")
+})
+
+// CheckInput reports how a document that somebody wrote, JSON values, differs from
+// what the service puts to a policy, as an error with a line for each place; nil if
+// it does not. Of the account, the session and the key it may leave out what it
+// likes.
+func CheckInput(document map[string]any) error {
+	schema, err := compiledInputSchema()
+	if err != nil {
+		return fmt.Errorf("input schema: %w", err)
+	}
+	invalid, ok := errors.AsType[*jsonschema.ValidationError](schema.Validate(document))
+	if !ok {
+		return nil
+	}
+	var places []error
+	var collect func(*jsonschema.ValidationError)
+	collect = func(e *jsonschema.ValidationError) {
+		_, missing := e.ErrorKind.(*jsonkind.Required)
+		if optional := missing && len(e.InstanceLocation) > 1; len(e.Causes) == 0 && !optional {
+			places = append(places, errors.New(e.Error()))
+		}
+		for _, cause := range e.Causes {
+			collect(cause)
+		}
+	}
+	collect(invalid)
+	slices.SortFunc(places, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(places...)
+}
 
 // Bundle is a set of rules: the built-in ones with an author's.
 type Bundle struct {

@@ -173,16 +173,17 @@ func tooMuch() error {
 	return fmt.Errorf("a revision has at most %d files and %d bytes", MaxFiles, MaxBytes)
 }
 
-// fits refuses more than a revision may hold.
-func fits(files map[string]string) error {
+// uploaded is candidate of what a caller sends, which may be no more than a
+// revision holds.
+func (l *Library) uploaded(ctx context.Context, files map[string]string, fresh, tested bool) (*candidate, error) {
 	total := 0
 	for name, text := range files {
 		total += len(name) + len(text)
 	}
 	if len(files) > MaxFiles || total > MaxBytes {
-		return &RefusedError{Step: StepCheck, Mistakes: []error{tooMuch()}}
+		return nil, &RefusedError{Step: StepCheck, Mistakes: []error{tooMuch()}}
 	}
-	return nil
+	return l.candidate(ctx, files, fresh, tested)
 }
 
 // filesystem checks what was uploaded and returns it as files.
@@ -421,10 +422,7 @@ func (l *Library) publish(ctx context.Context, caller authn.Principal, op operat
 	if err != nil {
 		return Publication{}, err
 	}
-	if err := fits(files); err != nil {
-		return Publication{}, err
-	}
-	c, err := l.candidate(ctx, files, fresh, fresh)
+	c, err := l.uploaded(ctx, files, fresh, fresh)
 	if err != nil {
 		return Publication{}, err
 	}
@@ -588,10 +586,7 @@ func (l *Library) try(ctx context.Context, caller authn.Principal, files map[str
 	if _, err := authn.Permit(ctx, l.options.Engine, caller, "test", authz.Resource{Type: "policy"}); err != nil {
 		return Trial{}, err
 	}
-	if err := fits(files); err != nil {
-		return Trial{}, err
-	}
-	c, err := l.candidate(ctx, files, true, tested)
+	c, err := l.uploaded(ctx, files, true, tested)
 	if err != nil {
 		return Trial{}, err
 	}

@@ -390,7 +390,7 @@ func (l *Library) StartShadow(ctx context.Context, caller authn.Principal, in Sh
 		}
 		in.Files = r.Files
 	}
-	c, err := l.candidate(ctx, in.Files, fresh, fresh)
+	c, err := l.uploaded(ctx, in.Files, fresh, fresh)
 	if err != nil {
 		return Shadow{}, err
 	}

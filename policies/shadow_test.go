@@ -1,7 +1,6 @@
 package policies_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -305,7 +304,7 @@ func TestShadowOfAFolder(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(dir, "document.rego"), []byte(text), 0o600))
 	}
 	write("package app.document\n\nallow if {\n")
-	var log lockedBuffer
+	var log buffer
 	options := policies.Options{Engine: authz.NewEngine(authz.Options{Recorder: audit.NewLog(p.db, audit.Options{})}), Shadows: p.db, ShadowDir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))}
 	if _, err := policies.Open(t.Context(), options); err == nil || !strings.Contains(err.Error(), "shadow: document.rego:4") {
 		t.Errorf("opened with a broken shadow: %v", err)
@@ -325,12 +324,12 @@ func TestShadowOfAFolder(t *testing.T) {
 		t.Helper()
 		for until := time.Now().Add(10 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(until) {
-				t.Fatalf("%s: waited in vain\n%s", what, log.String())
+				t.Fatalf("%s: waited in vain\n%s", what, strings.Join(log.lines(), "\n"))
 			}
 		}
 	}
 	write("package app.document\n\nallow if {\n")
-	wait("broken", func() bool { return strings.Contains(log.String(), "shadow not loaded, the one before goes on") })
+	wait("broken", func() bool { return strings.Contains(strings.Join(log.lines(), "\n"), "shadow not loaded, the one before goes on") })
 	i.allows(t, "share")
 	wait("asked", func() bool { return l.ShadowCounts().Asked == 2 })
 	write(good()["document.rego"])
@@ -350,21 +349,4 @@ func TestShadowOfAFolder(t *testing.T) {
 	if len(before) != 1 || before[0].DenyToAllow != 2 {
 		t.Errorf("of the one before: %+v", before)
 	}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

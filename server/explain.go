@@ -166,18 +166,11 @@ func (s *server) effective(c *call) error {
 	if err != nil {
 		return err
 	}
-	permissions, err := s.Engine.Permissions(c.ctx, subject)
+	may, err := s.permitted(c, subject)
 	if err != nil {
-		return unavailable(err)
+		return err
 	}
-	own, err := s.Engine.OwnPermissions(c.ctx, subject)
-	if err != nil {
-		return unavailable(err)
-	}
-	return answer(c.w, http.StatusOK, struct {
-		Permissions authz.Permissions `json:"permissions"`
-		Own         authz.Permissions `json:"own"`
-	}{permissions, own})
+	return answer(c.w, http.StatusOK, may)
 }
 
 // bundle tells the rules in force, wherever they come from, without the built-in

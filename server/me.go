@@ -12,25 +12,35 @@ import (
 type me struct {
 	// Principal is what policies read as input.principal.
 	Principal map[string]any `json:"principal"`
-	// Permissions hold on anything, Own on one's own account, sessions and
-	// keys. Both are as enforced: narrowed by the grants of the key at work.
-	Permissions authz.Permissions `json:"permissions"`
-	Own         authz.Permissions `json:"own"`
-	Limits      *limits           `json:"limits,omitempty"` // of the key at work
+	permitted
+	Limits *limits `json:"limits,omitempty"` // of the key at work
+}
+
+// permitted is what somebody may do, as enforced: narrowed by the grants of the
+// key at work.
+type permitted struct {
+	Permissions authz.Permissions `json:"permissions"` // on anything
+	Own         authz.Permissions `json:"own"`         // on one's own account, sessions and keys
+}
+
+func (s *server) permitted(c *call, who *authz.Subject) (p permitted, err error) {
+	if p.Permissions, err = s.Engine.Permissions(c.ctx, who); err == nil {
+		p.Own, err = s.Engine.OwnPermissions(c.ctx, who)
+	}
+	if err != nil {
+		return permitted{}, unavailable(err)
+	}
+	return p, nil
 }
 
 // me says who the caller is, never by what secret.
 func (s *server) me(c *call) error {
 	subject := c.caller.Subject()
-	permissions, err := s.Engine.Permissions(c.ctx, subject)
+	may, err := s.permitted(c, subject)
 	if err != nil {
-		return unavailable(err)
+		return err
 	}
-	own, err := s.Engine.OwnPermissions(c.ctx, subject)
-	if err != nil {
-		return unavailable(err)
-	}
-	out := me{Principal: subject.Document(s.Clock()), Permissions: permissions, Own: own}
+	out := me{Principal: subject.Document(s.Clock()), permitted: may}
 	// What is left is known where a use was just counted.
 	if subject.Identity().Credential == authz.CredentialAPIKey {
 		out.Limits = limitsOf(c.caller)

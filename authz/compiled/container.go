@@ -140,7 +140,7 @@ func (b *body) literal(list []ir.Stmt, e env) (int, []named) {
 		}
 		var all []named
 		for _, l := range order {
-			seal(values[l].Value)
+			Seal(values[l].Value)
 			all = append(all, named{l, values[l]})
 		}
 		if values[outer] == emptySet || values[outer] == emptyArray || values[outer] == emptyObject {
@@ -151,19 +151,20 @@ func (b *body) literal(list []ir.Stmt, e env) (int, []named) {
 	return 0, nil
 }
 
-// seal walks v once: OPA sorts objects and sets in place when they are first
-// walked in order.
-func seal(v ast.Value) {
+// Seal makes v safe to share: OPA sorts the keys of objects and sets in place
+// when they are first walked in order, and not every reader of the sorted
+// keys is guarded. Walking them once beforehand leaves nothing to sort.
+func Seal(v ast.Value) {
 	switch v := v.(type) {
 	case ast.Object:
 		v.Foreach(func(key, value *ast.Term) {
-			seal(key.Value)
-			seal(value.Value)
+			Seal(key.Value)
+			Seal(value.Value)
 		})
 	case ast.Set:
-		v.Foreach(func(member *ast.Term) { seal(member.Value) })
+		v.Foreach(func(member *ast.Term) { Seal(member.Value) })
 	case *ast.Array:
-		v.Foreach(func(element *ast.Term) { seal(element.Value) })
+		v.Foreach(func(element *ast.Term) { Seal(element.Value) })
 	}
 }
 

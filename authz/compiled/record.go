@@ -182,7 +182,7 @@ func (b *body) record(list []ir.Stmt, e env) (int, []step) {
 				return next
 			}
 		}
-		seal(f[outer].Value)
+		Seal(f[outer].Value)
 		if r.keep(key, f[outer]) {
 			last.add(f[outer])
 		}

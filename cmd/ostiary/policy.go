@@ -60,10 +60,11 @@ func inFolder(dir, file string) string {
 	return filepath.Join(dir, filepath.FromSlash(file))
 }
 
-// under words the mistakes of a bundle with files as the caller can open them.
+// under words the mistakes of a bundle with files as the caller can open them. What
+// is a mistake of the command stays as it is.
 func under(dir string, fsys fs.FS, err error) error {
-	if err == nil {
-		return nil
+	if _, misused := errors.AsType[*usageError](err); misused || err == nil {
+		return err
 	}
 	var lines []error
 	for line := range strings.Lines(err.Error()) {

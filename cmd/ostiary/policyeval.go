@@ -38,7 +38,11 @@ func policyEval() *cobra.Command {
 		}
 		var doc map[string]any
 		if input != "" {
-			if doc, err = readInput(cmd, input); err != nil {
+			read := readInput
+			if query == "" {
+				read = readDecided
+			}
+			if doc, err = read(cmd, input); err != nil {
 				return err
 			}
 		}

@@ -120,7 +120,7 @@ func (q *question) body(cmd *cobra.Command) (map[string]any, error) {
 		return nil, misuse(cmd, "one of --input, --decision, and --user or --of-key with --action and --resource is needed")
 	}
 	if q.input != "" {
-		doc, err := readInput(cmd, q.input)
+		doc, err := readDecided(cmd, q.input)
 		return map[string]any{"input": doc}, err
 	}
 	if !somebody {
@@ -222,6 +222,18 @@ func compiled(ctx context.Context, fsys fs.FS) (policies.Bundle, *authz.Policy, 
 	}
 	p, err := authz.Compile(ctx, b.Source)
 	return b, p, err
+}
+
+// readDecided is readInput of what a decision is made about; it hints at what the
+// service would not have put to a policy so.
+func readDecided(cmd *cobra.Command, file string) (map[string]any, error) {
+	doc, err := readInput(cmd, file)
+	if err == nil {
+		if odd := policies.CheckInput(doc); odd != nil {
+			hint(cmd, "the service would not ask this:\n  %s", strings.ReplaceAll(odd.Error(), "\n", "\n  "))
+		}
+	}
+	return doc, err
 }
 
 // readInput reads an input document. Numbers stay what they are.

@@ -96,23 +96,13 @@ func (p *publishing) body(cmd *cobra.Command, more map[string]any) map[string]an
 }
 
 // do publishes, by the service or in the database, and shows what was published.
-func (p *publishing) do(cmd *cobra.Command, method, path string, in map[string]any, local func(o *ostiary.Ostiary) (policies.Publication, error)) error {
+func (p *publishing) do(cmd *cobra.Command, method, path string, in any, local func(o *ostiary.Ostiary) (policies.Publication, error)) error {
 	var out publication
-	named, err := p.named(cmd)
-	switch {
-	case err != nil:
+	err := p.either(cmd, method, path, in, &out, func(o *ostiary.Ostiary) error {
+		done, err := local(o)
+		out = publicationOf(done)
 		return err
-	case named && in == nil:
-		err = p.call(cmd, method, path, nil, &out)
-	case named:
-		err = p.call(cmd, method, path, in, &out)
-	default:
-		err = with(cmd, func(o *ostiary.Ostiary) error {
-			done, err := local(o)
-			out = publicationOf(done)
-			return err
-		})
-	}
+	})
 	if err != nil {
 		return refusal(err)
 	}
@@ -241,39 +231,29 @@ func policyHistory() *cobra.Command {
 	var before int64
 	var asJSON bool
 	cmd := subcommand("history", "List what was published, the newest first", nil, func(cmd *cobra.Command, args []string) error {
-		out := []publication{}
-		named, err := r.named(cmd)
-		switch {
-		case err != nil:
-			return err
-		case named:
-			q := url.Values{"limit": {strconv.Itoa(limit)}}
-			if before > 0 {
-				q.Set("before", strconv.FormatInt(before, 10))
-			}
-			var page struct {
-				Revisions []publication `json:"revisions"`
-			}
-			err = r.call(cmd, http.MethodGet, "/v1/policy/revisions?"+q.Encode(), nil, &page)
-			out = page.Revisions
-		default:
-			err = with(cmd, func(o *ostiary.Ostiary) error {
-				ps, err := o.Policies().History(cmd.Context(), caller, before, limit)
-				for _, p := range ps {
-					out = append(out, publicationOf(p))
-				}
-				return err
-			})
+		q := url.Values{"limit": {strconv.Itoa(limit)}}
+		if before > 0 {
+			q.Set("before", strconv.FormatInt(before, 10))
 		}
+		page := struct {
+			Revisions []publication `json:"revisions"`
+		}{[]publication{}}
+		err := r.either(cmd, http.MethodGet, "/v1/policy/revisions?"+q.Encode(), nil, &page, func(o *ostiary.Ostiary) error {
+			ps, err := o.Policies().History(cmd.Context(), caller, before, limit)
+			for _, p := range ps {
+				page.Revisions = append(page.Revisions, publicationOf(p))
+			}
+			return err
+		})
 		if err != nil {
 			return refusal(err)
 		}
 		if asJSON {
-			return show(cmd, true, out, "")
+			return show(cmd, true, page.Revisions, "")
 		}
 		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "SEQUENCE\tPUBLISHED\tREVISION\tDECISIONS\tBY\tNOTE")
-		for _, p := range out {
+		for _, p := range page.Revisions {
 			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", p.Sequence, at(p.At), p.Revision, p.PolicyRevision, strings.TrimSpace(p.By.Type+" "+p.By.ID), strings.Join(strings.Fields(p.Note), " "))
 		}
 		return w.Flush()
@@ -377,26 +357,36 @@ policy.source: database; each change is a revision of the policies.`,
 }
 
 func roleList() *cobra.Command {
+	var r remote
 	var asJSON bool
 	cmd := subcommand("list", "List roles and what they permit", nil, func(cmd *cobra.Command, _ []string) error {
-		return with(cmd, func(o *ostiary.Ostiary) error {
-			roles := o.Policies().Bundle().Roles
-			if asJSON {
-				return show(cmd, true, roles, "")
-			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "ROLE\tTYPE\tACTIONS")
-			for _, role := range slices.Sorted(maps.Keys(roles)) {
-				if len(roles[role]) == 0 {
-					fmt.Fprintf(w, "%s\t\t\n", role)
-				}
-				for _, t := range slices.Sorted(maps.Keys(roles[role])) {
-					fmt.Fprintf(w, "%s\t%s\t%s\n", role, t, strings.Join(roles[role][t], " "))
-				}
-			}
-			return w.Flush()
+		var doc struct {
+			Roles map[string]authz.Permissions `json:"roles"`
+		}
+		err := r.either(cmd, http.MethodGet, "/v1/roles", nil, &doc, func(o *ostiary.Ostiary) error {
+			doc.Roles = o.Policies().Bundle().Roles
+			return nil
 		})
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return show(cmd, true, doc.Roles, "")
+		}
+		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "ROLE\tTYPE\tACTIONS")
+		for _, role := range slices.Sorted(maps.Keys(doc.Roles)) {
+			permissions := doc.Roles[role]
+			if len(permissions) == 0 {
+				fmt.Fprintf(w, "%s\t\t\n", role)
+			}
+			for _, t := range slices.Sorted(maps.Keys(permissions)) {
+				fmt.Fprintf(w, "%s\t%s\t%s\n", role, t, strings.Join(permissions[t], " "))
+			}
+		}
+		return w.Flush()
 	})
+	r.flags(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print roles as JSON")
 	return cmd
 }

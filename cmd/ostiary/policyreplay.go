@@ -83,7 +83,7 @@ func policyReplay() *cobra.Command {
 			text, _ := json.Marshal(e)
 			hint(cmd, "expected, and did not happen: %s", text)
 		}
-		if len(report.Failures(failOn, report.Missed)) > 0 {
+		if len(report.Failures(failOn)) > 0 {
 			return errNo
 		}
 		return nil

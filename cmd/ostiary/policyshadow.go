@@ -104,19 +104,11 @@ func shadowStart() *cobra.Command {
 			body["for"] = in.For.String()
 		}
 		var out shadow
-		named, err := r.named(cmd)
-		switch {
-		case err != nil:
+		err := r.either(cmd, http.MethodPost, "/v1/policy/shadow", body, &out, func(o *ostiary.Ostiary) error {
+			s, err := o.Policies().StartShadow(cmd.Context(), caller, in)
+			out = shadowOf(s, true, []policies.ShadowReport{})
 			return err
-		case named:
-			err = r.call(cmd, http.MethodPost, "/v1/policy/shadow", body, &out)
-		default:
-			err = with(cmd, func(o *ostiary.Ostiary) error {
-				s, err := o.Policies().StartShadow(cmd.Context(), caller, in)
-				out = shadowOf(s, true, []policies.ShadowReport{})
-				return err
-			})
-		}
+		})
 		if err != nil && in.Files != nil {
 			err = under(dir, os.DirFS(dir), refusal(err))
 		}
@@ -137,13 +129,9 @@ func shadowStart() *cobra.Command {
 func shadowStop() *cobra.Command {
 	var r remote
 	cmd := subcommand("stop", "Stop the shadow that runs", nil, func(cmd *cobra.Command, _ []string) error {
-		switch named, err := r.named(cmd); {
-		case err != nil:
-			return err
-		case named:
-			return r.call(cmd, http.MethodDelete, "/v1/policy/shadow", nil, nil)
-		}
-		return refusal(with(cmd, func(o *ostiary.Ostiary) error { return o.Policies().StopShadow(cmd.Context(), caller) }))
+		return refusal(r.either(cmd, http.MethodDelete, "/v1/policy/shadow", nil, nil, func(o *ostiary.Ostiary) error {
+			return o.Policies().StopShadow(cmd.Context(), caller)
+		}))
 	})
 	r.flags(cmd)
 	return cmd
@@ -154,19 +142,11 @@ func shadowShow() *cobra.Command {
 	var asJSON bool
 	cmd := subcommand("show", "Show what a shadow would have answered", nil, func(cmd *cobra.Command, _ []string) error {
 		var out shadow
-		named, err := r.named(cmd)
-		switch {
-		case err != nil:
+		err := r.either(cmd, http.MethodGet, "/v1/policy/shadow", nil, &out, func(o *ostiary.Ostiary) error {
+			s, running, reports, err := o.Policies().ShowShadow(cmd.Context(), caller)
+			out = shadowOf(s, running, reports)
 			return err
-		case named:
-			err = r.call(cmd, http.MethodGet, "/v1/policy/shadow", nil, &out)
-		default:
-			err = with(cmd, func(o *ostiary.Ostiary) error {
-				s, running, reports, err := o.Policies().ShowShadow(cmd.Context(), caller)
-				out = shadowOf(s, running, reports)
-				return err
-			})
-		}
+		})
 		if err != nil {
 			return refusal(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ostiary/ostiary"
 	"github.com/ostiary/ostiary/policies"
 	"github.com/spf13/cobra"
 )
@@ -53,6 +54,19 @@ func (r *remote) instead(cmd *cobra.Command, args []string) (bool, error) {
 		return false, misuse(cmd, "DIR is missing")
 	}
 	return named, nil
+}
+
+// either asks the service, if one is named, and reads its answer into out, unless it
+// is nil; otherwise it opens the database for local.
+func (r *remote) either(cmd *cobra.Command, method, path string, in, out any, local func(o *ostiary.Ostiary) error) error {
+	named, err := r.named(cmd)
+	switch {
+	case err != nil:
+		return err
+	case named:
+		return r.call(cmd, method, path, in, out)
+	}
+	return with(cmd, local)
 }
 
 // without refuses flags that a command has for what it does itself.
