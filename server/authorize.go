@@ -350,6 +350,10 @@ type decisionWriter struct {
 	missing authz.Permissions
 }
 
+// short is how long an answer can be whose length net/http finds out by itself.
+// What is longer it would send in chunks.
+const short = 2048
+
 func (s *server) writeDecisions(c *call, write func(*decisionWriter) error) error {
 	buf := buffers.Get().(*[]byte)
 	defer release(buf)
@@ -359,7 +363,11 @@ func (s *server) writeDecisions(c *call, write func(*decisionWriter) error) erro
 	if err != nil {
 		return err
 	}
-	c.w.Header()["Content-Type"] = jsonType
+	h := c.w.Header()
+	h["Content-Type"] = jsonType
+	if len(w.b) > short {
+		h["Content-Length"] = []string{strconv.Itoa(len(w.b))}
+	}
 	c.vouch(s)
 	c.w.WriteHeader(http.StatusOK)
 	c.w.Write(w.b)
