@@ -170,8 +170,8 @@ func TestAuthorizeChecksAnswerInOrder(t *testing.T) {
 		t.Errorf("100 checks: %d, %d bytes of %q", got.StatusCode, len(got.body), got.Header.Get("Content-Length"))
 	}
 	for _, n := range []int{0, 101} {
-		if got := h.do(t, "POST", "/v1/authorize", many(n), "x-api-key: "+key); got.StatusCode != 400 {
-			t.Errorf("%d checks: %d", n, got.StatusCode)
+		if got := h.do(t, "POST", "/v1/authorize", many(n), "x-api-key: "+key); got.StatusCode != 400 || !strings.Contains(got.body, fmt.Sprintf("1 to 100 checks, not %d", n)) {
+			t.Errorf("%d checks: %d %s", n, got.StatusCode, got.body)
 		}
 	}
 }
