@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -239,8 +240,8 @@ func (e *Engine) describedAll(ctx context.Context, rs []Request) ([]Request, err
 const share = 16
 
 // spread calls f with each i below n, in order but on as many cores as there are
-// shares of work, until it has been or a call answers false. It panics with what a
-// call panics with, in the caller's goroutine.
+// shares of work, until it has been or a call answers false. A call that panics
+// panics in the caller's goroutine, who can recover from it.
 func spread(n int, f func(i int) bool) {
 	var next atomic.Int64
 	work := func() {
@@ -255,12 +256,13 @@ func spread(n int, f func(i int) bool) {
 		}
 	}
 	var others sync.WaitGroup
-	var failure atomic.Pointer[any]
+	var failure atomic.Pointer[string]
 	for range min(runtime.GOMAXPROCS(0), n/share) - 1 {
 		others.Go(func() {
 			defer func() {
 				if v := recover(); v != nil {
-					failure.Store(&v)
+					text := fmt.Sprintf("%v\n%s", v, debug.Stack()) // where it was, which the caller's stack does not tell
+					failure.Store(&text)
 				}
 			}()
 			work()
@@ -270,8 +272,8 @@ func spread(n int, f func(i int) bool) {
 		defer others.Wait()
 		work()
 	}()
-	if v := failure.Load(); v != nil {
-		panic(*v)
+	if text := failure.Load(); text != nil {
+		panic(*text)
 	}
 }
 

@@ -385,10 +385,11 @@ func serveFloor(address string) error {
 		Message string `json:"message"`
 	}
 	type principal struct {
-		Type       string `json:"type"`
-		ID         string `json:"id"`
-		Credential string `json:"credential"`
-		KeyID      string `json:"keyId"`
+		Type       string   `json:"type"`
+		ID         string   `json:"id"`
+		Credential string   `json:"credential"`
+		Roles      []string `json:"roles"`
+		KeyID      string   `json:"keyId"`
 	}
 	type answer struct {
 		Allow          bool      `json:"allow"`
@@ -406,7 +407,7 @@ func serveFloor(address string) error {
 			return
 		}
 		out, err := json.Marshal(answer{true, "01a0f7c60d3a4d9f8a7b6c5d4e3f2a1b", "bf6fbefb135ed8c43983bc481c50b265",
-			principal{"user", "NIgY5FXOkttPfjpoxBXwIASvckmAs5tN", "api_key", "NIgY5FXOkttPfjpoxBXwIASvckmAs5tN"},
+			principal{"user", "NIgY5FXOkttPfjpoxBXwIASvckmAs5tN", "api_key", []string{"user", "role3", "role7"}, "NIgY5FXOkttPfjpoxBXwIASvckmAs5tN"},
 			[]reason{{"role", "a role permits it"}}})
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)

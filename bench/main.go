@@ -5,6 +5,7 @@
 //	go run . http       servers, each driven by the same load
 //	go run . start      from the start of the binary until it is ready
 //	go run . memory     one instance under load for long
+//	go run . profile    where time goes, for the compiler: default.pgo
 //	go run . curves     how cost grows with keys, roles, rules, entities, instances
 //
 // What it prints are tables of medians and of ratios within a pass; beside them it
@@ -23,12 +24,12 @@ import (
 
 func main() {
 	passes := flag.Int("passes", 8, "how often each is measured, alternating")
-	dir := flag.String("out", ".", "folder for the files for benchstat")
+	dir := flag.String("out", ".", "folder for the files that are written")
 	conns := flag.Int("connections", 16, "http: connections at once")
 	round := flag.Duration("round", 1500*time.Millisecond, "http: how long a server is driven in a pass")
 	postgres := flag.String("postgres", "", "http: an empty database, as a URL with search_path; then Better Auth is measured too, with Node and the packages of e2e")
 	cerbos := flag.String("cerbos", "", "http: Cerbos' binary; then it is measured too")
-	long := flag.Duration("for", time.Minute, "memory: how long")
+	long := flag.Duration("for", time.Minute, "memory, profile: how long")
 	most := flag.Int("most", 100_000, "curves: how many keys and entities there are at most")
 	listen := flag.String("listen", "", "floor: address to listen on")
 	flag.Parse()
@@ -48,12 +49,14 @@ func main() {
 		err = measureStart(ctx, os.Stdout, *dir, *passes)
 	case what == "memory":
 		err = measureMemory(ctx, os.Stdout, load{connections: *conns}, *long)
+	case what == "profile":
+		err = writeProfile(ctx, os.Stdout, *dir, load{connections: *conns}, *long)
 	case what == "curves":
 		err = measureCurves(ctx, os.Stdout, *passes, *most)
 	case what == "floor":
 		err = serveFloor(*listen)
 	default:
-		err = fmt.Errorf("one of engines, http, start, memory and curves")
+		err = fmt.Errorf("one of engines, http, start, memory, profile and curves")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -57,9 +57,11 @@ func (in *authorizeRequest) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	})
 }
 
-// checks are the questions of a batch.
+// checks are the questions of a batch. Those beyond maxChecks are read and counted,
+// and not kept: a body holds a great many that are empty.
 type checks struct {
 	value []check
+	n     int
 	set   bool
 }
 
@@ -76,9 +78,12 @@ func (cs *checks) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		return err
 	}
 	for d.PeekKind() != ']' {
-		cs.value = append(cs.value, check{})
-		if err := cs.value[len(cs.value)-1].UnmarshalJSONFrom(d); err != nil {
+		var c check
+		if err := c.UnmarshalJSONFrom(d); err != nil {
 			return err
+		}
+		if cs.n++; cs.n <= maxChecks {
+			cs.value = append(cs.value, c)
 		}
 	}
 	_, err := d.ReadToken()
@@ -198,7 +203,7 @@ func (s *server) authorize(c *call) error {
 }
 
 func (s *server) authorizeChecks(c *call, in *authorizeRequest) error {
-	if n := len(in.Checks.value); n == 0 || n > maxChecks {
+	if n := in.Checks.n; n == 0 || n > maxChecks {
 		return invalid("/checks", "must hold 1 to %d checks, not %d", maxChecks, n)
 	}
 	questions := make([]authz.Request, len(in.Checks.value))
@@ -350,6 +355,10 @@ type decisionWriter struct {
 	missing authz.Permissions
 }
 
+// short is how long an answer can be whose length net/http finds out by itself.
+// What is longer it would send in chunks.
+const short = 2048
+
 func (s *server) writeDecisions(c *call, write func(*decisionWriter) error) error {
 	buf := buffers.Get().(*[]byte)
 	defer release(buf)
@@ -359,7 +368,11 @@ func (s *server) writeDecisions(c *call, write func(*decisionWriter) error) erro
 	if err != nil {
 		return err
 	}
-	c.w.Header()["Content-Type"] = jsonType
+	h := c.w.Header()
+	h["Content-Type"] = jsonType
+	if len(w.b) > short {
+		h["Content-Length"] = []string{strconv.Itoa(len(w.b))}
+	}
 	c.vouch(s)
 	c.w.WriteHeader(http.StatusOK)
 	c.w.Write(w.b)

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -165,12 +166,12 @@ func TestAuthorizeChecksAnswerInOrder(t *testing.T) {
 	many := func(n int) string {
 		return `{"checks":[` + strings.TrimSuffix(strings.Repeat(`{"action":"list","resource":{"type":"user"}},`, n), ",") + `]}`
 	}
-	if got := h.do(t, "POST", "/v1/authorize", many(100), "x-api-key: "+key); got.StatusCode != 200 {
-		t.Errorf("100 checks: %d", got.StatusCode)
+	if got := h.do(t, "POST", "/v1/authorize", many(100), "x-api-key: "+key); got.StatusCode != 200 || got.Header.Get("Content-Length") != strconv.Itoa(len(got.body)) {
+		t.Errorf("100 checks: %d, %d bytes of %q", got.StatusCode, len(got.body), got.Header.Get("Content-Length"))
 	}
 	for _, n := range []int{0, 101} {
-		if got := h.do(t, "POST", "/v1/authorize", many(n), "x-api-key: "+key); got.StatusCode != 400 {
-			t.Errorf("%d checks: %d", n, got.StatusCode)
+		if got := h.do(t, "POST", "/v1/authorize", many(n), "x-api-key: "+key); got.StatusCode != 400 || !strings.Contains(got.body, fmt.Sprintf("1 to 100 checks, not %d", n)) {
+			t.Errorf("%d checks: %d %s", n, got.StatusCode, got.body)
 		}
 	}
 }

@@ -59,9 +59,9 @@ func resourceOf(r field[resourceByJSON]) resource {
 func (in *asJSONReadsThem) question() authorizeRequest {
 	out := authorizeRequest{
 		Action: action(in.Action), Resource: resourceOf(in.Resource), Context: in.Context,
-		Permissions: in.Permissions, Explain: in.Explain, Checks: checks{set: in.Checks.set},
+		Permissions: in.Permissions, Explain: in.Explain, Checks: checks{n: len(in.Checks.value), set: in.Checks.set},
 	}
-	for _, c := range in.Checks.value {
+	for _, c := range in.Checks.value[:min(maxChecks, len(in.Checks.value))] {
 		out.Checks.value = append(out.Checks.value, check{action(c.Action), resourceOf(c.Resource), c.Context})
 	}
 	return out
@@ -79,6 +79,7 @@ func FuzzQuestionsAreReadAsPackageJSONReadsThem(f *testing.F) {
 		`{"resource":{"type":"a","type":"b"}}`, `{"resource":{"id":7}}`, `{"resource":{"id":tru}}`, `{"resource":{"":1}}`, `{"":1}`, `{"a/b~c":1}`, `{1:2}`,
 		`{"checks":{}}`, `{"checks":[`, `{"checks":[{"resource":7}]}`, `{"checks":[7,8]}`, `{"checks":[{"explain":true}]}`, `{"checks":null}`, `{"checks":[],"checks":[]}`,
 		`{"action":{"name":7}}`, `{"action":{"name":null}}`, `{"action":{"x":1}}`, `{"action":[1,]}`, `{"action":{"name":"a","name":"b"}}`, "{\"action\":\"\xff\"}", "{\"\xff\":1}",
+		`{"checks":[` + strings.Repeat(`{},`, maxChecks) + `{"action":"a"}]}`, `{"checks":[` + strings.Repeat(`{},`, maxChecks) + `7]}`,
 		`{"context":{"n":9007199254740993}}`, `{"context":[]}`, `{"explain":1}`, `{"explain":null}`, `{"Action":"a"}`, `{"action":"\ud800"}`, `{"action" "a"}`, `{,}`,
 	} {
 		f.Add([]byte(seed))

@@ -1,11 +1,14 @@
 package store
 
 import (
+	"crypto/rand"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
+	"github.com/ostiary/ostiary/authz"
 )
 
 // filled is a file with ten thousand users, each with a session and a key.
@@ -65,4 +68,28 @@ func BenchmarkSpendKey(b *testing.B) {
 			b.Fatal(err, s.Refused)
 		}
 	}
+}
+
+// BenchmarkWriteRecords is a batch of decisions as the log writes it.
+func BenchmarkWriteRecords(b *testing.B) {
+	db := open(b, "sqlite:"+b.TempDir()+"/bench.db")
+	subject, err := authz.NewSubject(authz.Identity{
+		Type: authz.TypeUser, ID: "u1", Credential: authz.CredentialAPIKey, Roles: []string{"user", "editor", "reader"},
+		User: &authz.UserFacts{ID: "u1", Name: "Ann", Email: "ann@example.com", EmailVerified: true, CreatedAt: time.Unix(1e9, 0)},
+		Key:  &authz.KeyFacts{ID: "k1", Name: "ci", Permissions: authz.Permissions{"document": {"read", "list"}}, CreatedAt: time.Unix(1e9, 0)},
+	})
+	must(b, err)
+	r := authz.Request{Subject: subject, Action: authz.Action{Name: "read"}, Resource: authz.Resource{Type: "document", ID: "d1"}}
+	facts := &authz.Facts{IP: "192.0.2.1", UserAgent: "bench/1.0", Method: "POST", Path: "/v1/authorize", RequestID: "3w5e11264sgsf3w5e11264sgsf"}
+	log := audit.NewLog(db, audit.Options{})
+	b.ReportAllocs()
+	for b.Loop() {
+		for range 500 {
+			d := authz.Decision{ID: rand.Text(), Allow: true, Revision: "bf6fbefb135ed8c43983bc481c50b265", Time: time.Now(),
+				Reasons: []authz.Reason{{Code: "role", Message: "role reader permits document:read"}}}
+			must(b, log.Record(b.Context(), authz.Outcome{Request: r, Decision: d, Facts: facts}))
+		}
+		must(b, log.Flush(b.Context()))
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/500, "ns/record")
 }
