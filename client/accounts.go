@@ -26,7 +26,8 @@ func (c *Client) Authn() Authn { return Authn{c} }
 // Secret is text that must not be seen; it prints and marshals as "[redacted]".
 type Secret = access.Secret
 
-// User is a person or a service account. What there is none of is zero.
+// User is a person or a service account. What there is none of is zero; times are
+// UTC, in milliseconds.
 type User struct {
 	ID              string    `json:"id"`
 	Name            string    `json:"name"`
@@ -52,8 +53,9 @@ type userDocument struct {
 	User User `json:"user"`
 }
 
-// UserQuery selects users; its zero value all of them. Search and filter are
-// combined with AND. Fields are called as in [User]'s JSON.
+// UserQuery selects users; its zero value the first hundred of all. Search and
+// filter are combined with AND. Fields are called as in [User]'s JSON, attributes by
+// their names.
 type UserQuery struct {
 	SearchValue    string
 	SearchField    string // "email" (default) or "name"
@@ -236,13 +238,14 @@ func (a Authn) RevokeSessions(ctx context.Context, caller Principal, userID stri
 	return err
 }
 
-// Key is an API key without its secret. What there is none of is zero.
+// Key is an API key without its secret. What there is none of is zero; times are
+// UTC, in milliseconds.
 type Key struct {
 	ID          string             `json:"id"`
 	Name        string             `json:"name"`
 	Start       string             `json:"start"` // the first characters of the secret
 	Prefix      string             `json:"prefix"`
-	OwnerID     string             `json:"referenceId"`
+	OwnerID     string             `json:"referenceId"` // the id of the user
 	Enabled     bool               `json:"enabled"`
 	CreatedAt   time.Time          `json:"createdAt"`
 	UpdatedAt   time.Time          `json:"updatedAt"`
@@ -253,11 +256,11 @@ type Key struct {
 	RateLimitEnabled    bool      `json:"rateLimitEnabled"`
 	RateLimitTimeWindow *int64    `json:"rateLimitTimeWindow"` // milliseconds
 	RateLimitMax        *int64    `json:"rateLimitMax"`
-	RequestCount        int64     `json:"requestCount"` // in the current window
-	LastRequest         time.Time `json:"lastRequest"`
+	RequestCount        int64     `json:"requestCount"`   // in the current window
+	LastRequest         time.Time `json:"lastRequest"`    // zero: never
 	Remaining           *int64    `json:"remaining"`      // nil: unlimited
 	RefillInterval      *int64    `json:"refillInterval"` // milliseconds
-	RefillAmount        *int64    `json:"refillAmount"`
+	RefillAmount        *int64    `json:"refillAmount"`   // what Remaining becomes after each interval
 	LastRefillAt        time.Time `json:"lastRefillAt"`
 }
 
@@ -339,8 +342,8 @@ type KeyChange struct {
 	OwnerID     string // whose key it is; empty: the caller's
 	Name        *string
 	Enabled     *bool
-	ExpiresIn   *time.Duration // from now; zero: it does not expire any more
-	Metadata    any
+	ExpiresIn   *time.Duration     // from now; zero: it does not expire any more
+	Metadata    any                // an object or a list
 	Permissions access.Permissions // empty, and not nil: none
 }
 
