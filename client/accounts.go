@@ -61,28 +61,39 @@ type UserQuery struct {
 	SearchField    string // "email" (default) or "name"
 	SearchOperator string // "contains" (default), "starts_with" or "ends_with"
 
-	FilterField    string // default "email"
-	FilterOperator string // eq (default) ne lt lte gt gte in not_in contains starts_with ends_with
-	FilterValues   []string
+	FilterField    string   // default "email"
+	FilterOperator string   // eq (default) ne lt lte gt gte in not_in contains starts_with ends_with
+	FilterValues   []string // one, or several of in and not_in; none: no filter
 
 	SortBy         string
 	SortDescending bool
 	Limit, Offset  int // Limit 0: the service's own
 }
 
-func (q *UserQuery) values() url.Values {
+func (q *UserQuery) values() (url.Values, error) {
 	v := url.Values{}
+	several := q.FilterOperator == "in" || q.FilterOperator == "not_in"
+	switch n := len(q.FilterValues); {
+	case n == 0 && q.FilterField+q.FilterOperator != "":
+		// To the service it would be no filter, and that everybody.
+		return nil, invalid("a filter needs a value")
+	case n > 1 && !several:
+		return nil, invalid("only in and not_in take several values")
+	case n == 1 && several:
+		// A list is told from a text by being repeated.
+		v.Add("filterValue", q.FilterValues[0])
+	}
+	for _, value := range q.FilterValues {
+		v.Add("filterValue", value)
+	}
 	for name, value := range map[string]string{
 		"searchValue": q.SearchValue, "searchField": q.SearchField, "searchOperator": q.SearchOperator,
 		"filterField": q.FilterField, "filterOperator": q.FilterOperator,
 	} {
 		setText(v, name, value)
 	}
-	if q.FilterValues != nil {
-		v["filterValue"] = q.FilterValues
-	}
 	setPage(v, q.SortBy, q.SortDescending, q.Limit, q.Offset)
-	return v
+	return v, nil
 }
 
 func setText(v url.Values, name, value string) {
@@ -109,10 +120,14 @@ func setPage(v url.Values, by string, descending bool, limit, offset int) {
 // Users lists users, and tells how many there are in all: user:list. Those whom
 // the policy denies to list are left out, and do not count.
 func (a Authn) Users(ctx context.Context, caller Principal, q UserQuery) ([]User, int, error) {
+	v, err := q.values()
+	if err != nil {
+		return nil, 0, err
+	}
 	out, err := call[struct {
 		Users []User `json:"users"`
 		Total int    `json:"total"`
-	}](ctx, a.c, caller, reads("GET", a.c.auth+"/admin/list-users?"+q.values().Encode()), nil)
+	}](ctx, a.c, caller, reads("GET", a.c.auth+"/admin/list-users?"+v.Encode()), nil)
 	return out.Users, out.Total, err
 }
 
