@@ -37,7 +37,7 @@ check: ## formatting, vet, staticcheck, staircase, Rego, generated files, go.mod
 	go tool staticcheck ./...
 	go test -run 'Staircase|Documentation|Formatted|Generated' . ./policies/... ./cmd/... ./server/...
 	go mod tidy -diff
-	@for m in $(MODULES); do (cd $$m && go vet ./... && go mod tidy -diff) || exit 1; done
+	@for m in $(MODULES); do (cd $$m && go vet ./... && go tool -modfile=$(CURDIR)/go.mod staticcheck ./... && go mod tidy -diff) || exit 1; done
 
 e2e: needs ## only the end-to-end tests with the real JavaScript client
 	go test -count=1 -v -timeout 25m ./e2e

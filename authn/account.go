@@ -32,7 +32,9 @@ func (s *Service) Accounts(ctx context.Context, caller Principal) ([]Account, er
 }
 
 // ChangePassword: user:change-password. With revokeOthers every session ends
-// and a new one is returned, no stronger than the caller's.
+// and a new one is returned, no stronger than the caller's; otherwise the session is
+// nil. ErrWrongPassword, ErrNoPassword, ErrPasswordShort, ErrPasswordLong,
+// ErrThrottled in a *RetryError, ErrBusy.
 func (s *Service) ChangePassword(ctx context.Context, caller Principal, current, next Secret, revokeOthers bool, d Device) (User, *Session, error) {
 	u, decision, err := s.own(ctx, caller, "change-password", nil)
 	if err != nil {
@@ -71,8 +73,9 @@ func (s *Service) ChangePassword(ctx context.Context, caller Principal, current,
 	return *u, also.NewSession, nil
 }
 
-// VerifyPassword checks the caller's own password: nil or ErrWrongPassword. It
-// asks for user:change-password, for which a password is what one needs.
+// VerifyPassword checks the caller's own password: nil or ErrWrongPassword,
+// ErrThrottled in a *RetryError, ErrBusy. It asks for user:change-password, for which
+// a password is what one needs.
 func (s *Service) VerifyPassword(ctx context.Context, caller Principal, password Secret) error {
 	u, _, err := s.own(ctx, caller, "change-password", nil)
 	if err != nil {
@@ -95,7 +98,7 @@ func (s *Service) checkOwnPassword(ctx context.Context, u *User, password Secret
 }
 
 // ChangeEmail: user:change-email. A taken address is silently left alone. The
-// new one counts as not verified.
+// new one counts as not verified. ErrBadEmail, ErrSameEmail.
 func (s *Service) ChangeEmail(ctx context.Context, caller Principal, email string) (User, error) {
 	email = strings.ToLower(email)
 	if !ValidEmail(email) {
@@ -125,7 +128,8 @@ func (s *Service) ChangeEmail(ctx context.Context, caller Principal, email strin
 }
 
 // DeleteOwn deletes the caller's account: user:delete on oneself. Without a
-// password the session must be fresh (ErrNotFresh).
+// password (nil) the session must be fresh (ErrNotFresh). ErrWrongPassword,
+// ErrThrottled in a *RetryError, ErrLastAdmin.
 func (s *Service) DeleteOwn(ctx context.Context, caller Principal, password *Secret) error {
 	u, err := caller.person()
 	if err != nil {

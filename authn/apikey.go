@@ -189,6 +189,9 @@ func (l KeyLimits) apply(k *APIKey) error {
 }
 
 // CreateKey: apiKey:create on the owner. The Secret is shown this once.
+// ErrUserNotFound, and what is wrong with a value: ErrKeyNameRequired and -Length,
+// ErrKeyPrefix and -Length, ErrKeyExpiryShort, -Long and -Fixed, ErrMetadataOff and
+// -Type, ErrRefillAmount, ErrRefillInterval, *InvalidError.
 func (s *Service) CreateKey(ctx context.Context, caller Principal, in NewKey) (APIKey, Secret, error) {
 	if caller.Anonymous() {
 		return APIKey{}, "", ErrUnauthenticated
@@ -360,8 +363,9 @@ type KeyQuery struct {
 // about.
 var KeyFields = authz.Fields{"id": authz.AlwaysText, "properties.name": authz.TextOrNull}
 
-// Keys: apiKey:read. Those that the policy denies to read are left out, and do not
-// count.
+// Keys lists the keys of one owner, and tells how many there are in all: apiKey:read.
+// Those that the policy denies to read are left out, and do not count. *InvalidError
+// of a member that is none.
 func (s *Service) Keys(ctx context.Context, caller Principal, q KeyQuery) ([]APIKey, int, error) {
 	if q.OwnerID == "" {
 		me, err := caller.person()
@@ -464,7 +468,8 @@ func (c *KeyChange) fields() []string {
 }
 
 // UpdateKey: apiKey:update. Its limits, even of one's own key, need what an
-// administrator needs. UpdatedAt stays, as the wire has it.
+// administrator needs. UpdatedAt stays, as the wire has it. ErrKeyNotFound as in
+// [Service.Key], ErrNothingToChange, and what [Service.CreateKey] says of values.
 func (s *Service) UpdateKey(ctx context.Context, caller Principal, id string, c KeyChange) (APIKey, error) {
 	o := &s.o.Keys
 	if o.MetadataDisabled {
@@ -526,7 +531,9 @@ func (s *Service) UpdateKey(ctx context.Context, caller Principal, id string, c 
 	return changed, nil
 }
 
-// RotateKey: apiKey:rotate. The old secret works overlap longer.
+// RotateKey gives a key a new secret: apiKey:rotate. The old one works overlap
+// longer. ErrKeyNotFound as in [Service.Key]; *InvalidError of an overlap that is
+// negative.
 func (s *Service) RotateKey(ctx context.Context, caller Principal, id string, overlap time.Duration) (APIKey, Secret, error) {
 	k, decision, err := s.permitKey(ctx, caller, id, "rotate", nil)
 	if err != nil {
@@ -546,7 +553,7 @@ func (s *Service) RotateKey(ctx context.Context, caller Principal, id string, ov
 	return rotated, secret, nil
 }
 
-// DeleteKey: apiKey:delete.
+// DeleteKey: apiKey:delete. ErrKeyNotFound as in [Service.Key].
 func (s *Service) DeleteKey(ctx context.Context, caller Principal, id string) error {
 	k, decision, err := s.permitKey(ctx, caller, id, "delete", withoutGrants)
 	if err != nil {

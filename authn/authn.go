@@ -10,6 +10,13 @@
 // same line. Permission is asked before anything is said about what exists. A
 // program that acts in its own name says so with [System].
 //
+// # Errors
+//
+// The comment of a managing method begins with the permission that it needs. All of
+// them fail with [ErrUnauthenticated] if nobody calls, with a *[authz.DeniedError] if
+// the caller may not, and with [ErrUnavailable] if that cannot be found out or done
+// now. What else a method fails with its comment says.
+//
 // # Secrets
 //
 // Of keys only digests are stored; of passwords, scrypt hashes. A [Secret]

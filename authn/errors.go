@@ -16,7 +16,7 @@ var (
 	ErrUnauthenticated = access.ErrUnauthenticated
 	ErrUnavailable     = access.ErrUnavailable
 	ErrBusy            = errors.New("too many password checks at once") // try again shortly
-	ErrNotFound        = errors.New("not found")
+	ErrNotFound        = errors.New("not found")                        // of a [Store]; users and keys have their own
 	ErrLastAdmin       = errors.New("this is the last administrator")
 
 	// A key that its holder may be told about.

@@ -10,7 +10,7 @@ import (
 
 // Impersonate: user:impersonate, and impersonate-admins for administrators.
 // While impersonating already, it is the administrator behind who is then
-// impersonating the new user.
+// impersonating the new user. ErrUserNotFound, ErrUserBanned.
 func (s *Service) Impersonate(ctx context.Context, caller Principal, id string, d Device) (SignedIn, error) {
 	admin, err := caller.person()
 	if err != nil {
@@ -100,7 +100,8 @@ func (s *Service) permitImpersonation(ctx context.Context, who *authz.Subject, u
 }
 
 // StopImpersonating ends the caller's impersonated session and returns the
-// administrator's own, whose token the caller kept.
+// administrator's own, whose token the caller kept. ErrNotImpersonating,
+// ErrAdminGone, ErrAdminSessionGone.
 func (s *Service) StopImpersonating(ctx context.Context, caller Principal, admin Secret) (SignedIn, error) {
 	if _, err := caller.person(); err != nil {
 		return SignedIn{}, err

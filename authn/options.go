@@ -63,8 +63,8 @@ type Options struct {
 	// user is: [Service.Forget] with "user" and an id has it asked again.
 	//
 	// It is given EnrichDeadline (default 1s) and ought to return when ctx ends: it
-	// is waited for no longer, but a call that goes on counts among the 128 that
-	// there are at once. Searches ask about several users at once. While it fails,
+	// is waited for no longer, but a call that goes on, which nothing can end, counts
+	// among the 128 that there are at once. Searches ask about several users at once. While it fails,
 	// is late or panics, the user is not known: ErrUnavailable, never allowed.
 	Enrich         func(ctx context.Context, who authz.Identity) (map[string]any, error)
 	EnrichDeadline time.Duration

@@ -16,7 +16,8 @@ type NewServiceAccount struct {
 }
 
 // CreateServiceAccount: user:create (and set-role), apiKey:create. Account
-// and key are stored together or not at all.
+// and key are stored together or not at all. The Secret is shown this once.
+// Errors are those of [Service.CreateUser] and [Service.CreateKey].
 func (s *Service) CreateServiceAccount(ctx context.Context, caller Principal, in NewServiceAccount) (User, APIKey, Secret, error) {
 	fail := func(err error) (User, APIKey, Secret, error) { return User{}, APIKey{}, "", err }
 	account := NewUser{Name: in.Name, Roles: in.Roles, ServiceAccount: true, Attributes: in.Attributes}

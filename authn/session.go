@@ -196,7 +196,7 @@ func (s *Service) RevokeSessionByID(ctx context.Context, caller Principal, id st
 }
 
 // RevokeSessions ends all sessions of userID (the caller's own if empty); with
-// keepOwn all but the caller's.
+// keepOwn all but the caller's. session:revoke.
 func (s *Service) RevokeSessions(ctx context.Context, caller Principal, userID string, keepOwn bool) error {
 	if userID == "" {
 		u, err := caller.person()

@@ -30,7 +30,8 @@ type SignedIn struct {
 // SignUp creates an account and signs in. With RequireVerifiedEmail or
 // AutoSignInDisabled there is no session, and a taken email looks like
 // success (User is then made up). Nor is there one if the policy permits
-// user:create but not session:create.
+// user:create but not session:create. Errors: ErrSignUpClosed, ErrEmailTaken,
+// ErrUsernameTaken, ErrBusy, a denial, and those of bad input.
 func (s *Service) SignUp(ctx context.Context, caller Principal, in SignUp) (SignedIn, error) {
 	if s.o.SignUpDisabled && !caller.IsSystem() {
 		return SignedIn{}, ErrSignUpClosed
@@ -282,7 +283,8 @@ func (s *Service) logRefused(ctx context.Context, account, userID string, d Devi
 
 // SignInKey exchanges the API key that caller presented for a session: one
 // that carries the key's grants as they are at each use, is never fresh, and
-// ends with the key.
+// ends with the key. session:create; ErrUnauthenticated also if caller did not
+// present a key.
 func (s *Service) SignInKey(ctx context.Context, caller Principal, d Device) (SignedIn, error) {
 	u, err := caller.person()
 	if err != nil || caller.p.presented != APIKeySecret {

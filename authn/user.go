@@ -190,7 +190,8 @@ func (s *Service) CheckUsername(username string) error {
 	return nil
 }
 
-// UsernameAvailable reports whether nobody has the username, or why nobody can.
+// UsernameAvailable reports whether nobody has the username, or why nobody can: an
+// error of [Service.CheckUsername]. Nobody is asked for permission.
 func (s *Service) UsernameAvailable(ctx context.Context, username string) (bool, error) {
 	if err := s.CheckUsername(username); err != nil {
 		return false, err
@@ -268,7 +269,9 @@ type NewUser struct {
 }
 
 // CreateUser: user:create, and set-role or ban where asked for. A service
-// account needs no email and can have no password.
+// account needs no email and can have no password. ErrEmailTaken, ErrUsernameTaken,
+// ErrUnknownRole, ErrBadEmail, ErrPasswordShort and -Long, those of
+// [Service.CheckUsername], *InvalidError.
 func (s *Service) CreateUser(ctx context.Context, caller Principal, in NewUser) (User, error) {
 	if in.ServiceAccount && in.Password != "" {
 		return User{}, &InvalidError{"password", "service accounts have none"}
@@ -450,7 +453,7 @@ func (s *Service) User(ctx context.Context, caller Principal, id string) (User, 
 	return *u, nil
 }
 
-// FindUser is User by id or email.
+// FindUser is [Service.User] by id or email.
 func (s *Service) FindUser(ctx context.Context, caller Principal, idOrEmail string) (User, error) {
 	if caller.Anonymous() {
 		return User{}, ErrUnauthenticated
@@ -509,7 +512,9 @@ func (c *UserChange) ban() bool { return c.Banned != nil || c.BanReason != nil |
 
 // UpdateUser: user:update, and set-role, ban, set-email for those members. An
 // empty id is the caller's own. On oneself, too, the members other than name,
-// image and usernames need what an administrator needs.
+// image and usernames need what an administrator needs. ErrUserNotFound,
+// ErrNothingToChange, ErrSelf if oneself is to be banned, ErrLastAdmin, and what
+// [Service.CreateUser] says of values.
 func (s *Service) UpdateUser(ctx context.Context, caller Principal, id string, c UserChange) (User, error) {
 	if caller.Anonymous() {
 		return User{}, ErrUnauthenticated
@@ -642,7 +647,8 @@ func (s *Service) withNewRoles(r authz.Resource, roles []string) authz.Resource 
 	return r
 }
 
-// SetRoles: user:set-role.
+// SetRoles gives a user these roles and no others: user:set-role. ErrUserNotFound,
+// ErrUnknownRole, ErrLastAdmin.
 func (s *Service) SetRoles(ctx context.Context, caller Principal, id string, roles []string) (User, error) {
 	if caller.Anonymous() {
 		return User{}, ErrUnauthenticated
@@ -667,7 +673,8 @@ func (s *Service) SetRoles(ctx context.Context, caller Principal, id string, rol
 	return s.changeUser(ctx, id, c.apply, UserEffects{KeepAdmin: &rule}, ev)
 }
 
-// SetPassword: user:set-password. The user's sessions end.
+// SetPassword: user:set-password. The user's sessions end. ErrUserNotFound,
+// ErrPasswordShort, ErrPasswordLong, ErrBusy; *InvalidError of a service account.
 func (s *Service) SetPassword(ctx context.Context, caller Principal, id string, password Secret) error {
 	if caller.Anonymous() {
 		return ErrUnauthenticated
@@ -701,7 +708,9 @@ func (s *Service) SetPassword(ctx context.Context, caller Principal, id string, 
 	return nil
 }
 
-// Ban: user:ban. The user's sessions end. Empty reason and zero life are the defaults.
+// Ban: user:ban. The user's sessions end, and keys stop. Empty reason and zero life
+// are the defaults. ErrUserNotFound, ErrSelf, ErrLastAdmin; *InvalidError of a life
+// that is negative.
 func (s *Service) Ban(ctx context.Context, caller Principal, id, reason string, life time.Duration) (User, error) {
 	if caller.is(id) {
 		return User{}, s.notOneself(ctx, caller, "ban")
@@ -742,7 +751,7 @@ func (s *Service) notOneself(ctx context.Context, caller Principal, action strin
 	return ErrSelf
 }
 
-// Unban: user:ban.
+// Unban: user:ban. ErrUserNotFound.
 func (s *Service) Unban(ctx context.Context, caller Principal, id string) (User, error) {
 	_, decision, err := s.permitUser(ctx, caller, id, "ban", nil)
 	if err != nil {
@@ -770,6 +779,7 @@ func (s *Service) changeUser(ctx context.Context, id string, change func(*User),
 }
 
 // RemoveUser: user:delete. Sessions, accounts and keys go with the user.
+// ErrUserNotFound, ErrSelf, ErrLastAdmin.
 func (s *Service) RemoveUser(ctx context.Context, caller Principal, id string) error {
 	if caller.is(id) {
 		return s.notOneself(ctx, caller, "delete") // one's own account is for DeleteOwn

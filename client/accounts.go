@@ -26,7 +26,8 @@ func (c *Client) Authn() Authn { return Authn{c} }
 // Secret is text that must not be seen; it prints and marshals as "[redacted]".
 type Secret = access.Secret
 
-// User is a person or a service account. What there is none of is zero.
+// User is a person or a service account. What there is none of is zero; times are
+// UTC, in milliseconds.
 type User struct {
 	ID              string    `json:"id"`
 	Name            string    `json:"name"`
@@ -52,35 +53,47 @@ type userDocument struct {
 	User User `json:"user"`
 }
 
-// UserQuery selects users; its zero value all of them. Search and filter are
-// combined with AND. Fields are called as in [User]'s JSON.
+// UserQuery selects users; its zero value the first hundred of all. Search and
+// filter are combined with AND. Fields are called as in [User]'s JSON, attributes by
+// their names.
 type UserQuery struct {
 	SearchValue    string
 	SearchField    string // "email" (default) or "name"
 	SearchOperator string // "contains" (default), "starts_with" or "ends_with"
 
-	FilterField    string // default "email"
-	FilterOperator string // eq (default) ne lt lte gt gte in not_in contains starts_with ends_with
-	FilterValues   []string
+	FilterField    string   // default "email"
+	FilterOperator string   // eq (default) ne lt lte gt gte in not_in contains starts_with ends_with
+	FilterValues   []string // one, or several of in and not_in; none: no filter
 
 	SortBy         string
 	SortDescending bool
 	Limit, Offset  int // Limit 0: the service's own
 }
 
-func (q *UserQuery) values() url.Values {
+func (q *UserQuery) values() (url.Values, error) {
 	v := url.Values{}
+	several := q.FilterOperator == "in" || q.FilterOperator == "not_in"
+	switch n := len(q.FilterValues); {
+	case n == 0 && q.FilterField+q.FilterOperator != "":
+		// To the service it would be no filter, and that everybody.
+		return nil, invalid("a filter needs a value")
+	case n > 1 && !several:
+		return nil, invalid("only in and not_in take several values")
+	case n == 1 && several:
+		// A list is told from a text by being repeated.
+		v.Add("filterValue", q.FilterValues[0])
+	}
+	for _, value := range q.FilterValues {
+		v.Add("filterValue", value)
+	}
 	for name, value := range map[string]string{
 		"searchValue": q.SearchValue, "searchField": q.SearchField, "searchOperator": q.SearchOperator,
 		"filterField": q.FilterField, "filterOperator": q.FilterOperator,
 	} {
 		setText(v, name, value)
 	}
-	if q.FilterValues != nil {
-		v["filterValue"] = q.FilterValues
-	}
 	setPage(v, q.SortBy, q.SortDescending, q.Limit, q.Offset)
-	return v
+	return v, nil
 }
 
 func setText(v url.Values, name, value string) {
@@ -107,10 +120,14 @@ func setPage(v url.Values, by string, descending bool, limit, offset int) {
 // Users lists users, and tells how many there are in all: user:list. Those whom
 // the policy denies to list are left out, and do not count.
 func (a Authn) Users(ctx context.Context, caller Principal, q UserQuery) ([]User, int, error) {
+	v, err := q.values()
+	if err != nil {
+		return nil, 0, err
+	}
 	out, err := call[struct {
 		Users []User `json:"users"`
 		Total int    `json:"total"`
-	}](ctx, a.c, caller, reads("GET", a.c.auth+"/admin/list-users?"+q.values().Encode()), nil)
+	}](ctx, a.c, caller, reads("GET", a.c.auth+"/admin/list-users?"+v.Encode()), nil)
 	return out.Users, out.Total, err
 }
 
@@ -236,13 +253,14 @@ func (a Authn) RevokeSessions(ctx context.Context, caller Principal, userID stri
 	return err
 }
 
-// Key is an API key without its secret. What there is none of is zero.
+// Key is an API key without its secret. What there is none of is zero; times are
+// UTC, in milliseconds.
 type Key struct {
 	ID          string             `json:"id"`
 	Name        string             `json:"name"`
 	Start       string             `json:"start"` // the first characters of the secret
 	Prefix      string             `json:"prefix"`
-	OwnerID     string             `json:"referenceId"`
+	OwnerID     string             `json:"referenceId"` // the id of the user
 	Enabled     bool               `json:"enabled"`
 	CreatedAt   time.Time          `json:"createdAt"`
 	UpdatedAt   time.Time          `json:"updatedAt"`
@@ -253,11 +271,11 @@ type Key struct {
 	RateLimitEnabled    bool      `json:"rateLimitEnabled"`
 	RateLimitTimeWindow *int64    `json:"rateLimitTimeWindow"` // milliseconds
 	RateLimitMax        *int64    `json:"rateLimitMax"`
-	RequestCount        int64     `json:"requestCount"` // in the current window
-	LastRequest         time.Time `json:"lastRequest"`
+	RequestCount        int64     `json:"requestCount"`   // in the current window
+	LastRequest         time.Time `json:"lastRequest"`    // zero: never
 	Remaining           *int64    `json:"remaining"`      // nil: unlimited
 	RefillInterval      *int64    `json:"refillInterval"` // milliseconds
-	RefillAmount        *int64    `json:"refillAmount"`
+	RefillAmount        *int64    `json:"refillAmount"`   // what Remaining becomes after each interval
 	LastRefillAt        time.Time `json:"lastRefillAt"`
 }
 
@@ -339,8 +357,8 @@ type KeyChange struct {
 	OwnerID     string // whose key it is; empty: the caller's
 	Name        *string
 	Enabled     *bool
-	ExpiresIn   *time.Duration // from now; zero: it does not expire any more
-	Metadata    any
+	ExpiresIn   *time.Duration     // from now; zero: it does not expire any more
+	Metadata    any                // an object or a list
 	Permissions access.Permissions // empty, and not nil: none
 }
 

@@ -312,10 +312,12 @@ func failure(res *http.Response, body []byte) *Error {
 		Reasons               []access.Reason
 		Errors                []Mistake
 		Error                 struct{ Message string }
+		Details               struct{ TryAgainIn float64 } // milliseconds
 	}
 	// What is none of them, as of a proxy between, has a status all the same.
 	_ = decode(body, &said)
 	e.Code, e.Detail, e.Reasons, e.Mistakes = said.Code, cmp.Or(said.Detail, said.Message, said.Error.Message), said.Reasons, said.Errors
+	e.RetryAfter = time.Duration(said.Details.TryAgainIn * float64(time.Millisecond))
 	for _, name := range []string{"Retry-After", "X-Retry-After"} {
 		if seconds, err := strconv.ParseUint(res.Header.Get(name), 10, 31); err == nil {
 			e.RetryAfter = time.Duration(seconds) * time.Second

@@ -86,6 +86,15 @@ func TestUsersAreManagedFromElsewhere(t *testing.T) {
 	if us, total, err := a.Users(ctx, me, q); err != nil || total != 2 || len(us) != 1 || us[0].Name != "operator" {
 		t.Errorf("the second page: %+v, %d, %v", us, total, err)
 	}
+	q = client.UserQuery{FilterOperator: "in", FilterValues: []string{"ann@example.com"}}
+	if us, _, err := a.Users(ctx, me, q); err != nil || len(us) != 1 || us[0].ID != ann.ID {
+		t.Errorf("a list of one: %+v, %v", us, err)
+	}
+	for _, q := range []client.UserQuery{{FilterOperator: "in", FilterValues: []string{}}, {FilterField: "role"}, {FilterValues: []string{"a", "b"}}} {
+		if us, _, err := a.Users(ctx, me, q); !errors.Is(err, client.ErrInvalid) {
+			t.Errorf("%+v: got %d users, %v", q, len(us), err)
+		}
+	}
 	changed := must(a.UpdateUser(ctx, me, ann.ID, map[string]any{"name": "Anna", "username": nil}))(t)
 	if changed.Name != "Anna" || changed.Username != "" {
 		t.Errorf("changed to %+v", changed)
@@ -188,6 +197,13 @@ func TestKeysAreManagedFromElsewhere(t *testing.T) {
 	}
 	if _, err := c.Authenticate(with(robot.Reveal())); !errors.Is(err, client.ErrLimited) {
 		t.Errorf("the third use: %v", err)
+	}
+	_, _, once, err := a.CreateServiceAccount(ctx, me, client.NewServiceAccount{Name: "slow", Roles: []string{"admin"}, Limits: client.KeyLimits{RateLimitMax: 1, RateLimitWindow: time.Hour}})
+	done(t, err)
+	slow := must(c.Authenticate(with(once.Reveal())))(t)
+	_, err = a.Key(ctx, slow, "k")
+	if said, ok := errors.AsType[*client.Error](err); !ok || !errors.Is(err, client.ErrLimited) || said.RetryAfter < 59*time.Minute || said.RetryAfter > time.Hour {
+		t.Errorf("too fast: %+v, %v", said, err)
 	}
 }
 

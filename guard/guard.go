@@ -66,12 +66,7 @@ func Require(s Service, action string, resource func(*http.Request) access.Resou
 	what := access.Action{Name: action}
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			about := resource(r)
-			if about.Type == "" {
-				s.Refuse(r.Context(), w, ErrNoResource)
-				return
-			}
-			ctx, d, err := s.Admit(r, what, about)
+			ctx, d, err := Admit(s, r, what, resource(r))
 			Note(ctx, w.Header(), d)
 			if err != nil {
 				s.Refuse(ctx, w, err)
@@ -80,6 +75,20 @@ func Require(s Service, action string, resource func(*http.Request) access.Resou
 			next.ServeHTTP(w, r.WithContext(ctx))
 		})
 	}
+}
+
+// Admit has s admit r, and refuses what must not pass whatever s says: a resource
+// without a type ([ErrNoResource]), and a decision that denies. It is for adapters
+// of other frameworks.
+func Admit(s Service, r *http.Request, action access.Action, resource access.Resource) (context.Context, access.Decision, error) {
+	if resource.Type == "" {
+		return r.Context(), access.Decision{}, ErrNoResource
+	}
+	ctx, d, err := s.Admit(r, action, resource)
+	if err == nil {
+		err = d.Err(action.Name, resource)
+	}
+	return ctx, d, err
 }
 
 // Note names in h the decision d and the request that ctx, which Admit

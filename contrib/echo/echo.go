@@ -18,12 +18,7 @@ func Require(s guard.Service, action string, resource func(echo.Context) access.
 	what := access.Action{Name: action}
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			about := resource(c)
-			if about.Type == "" {
-				s.Refuse(c.Request().Context(), c.Response(), guard.ErrNoResource)
-				return nil
-			}
-			ctx, d, err := s.Admit(c.Request(), what, about)
+			ctx, d, err := guard.Admit(s, c.Request(), what, resource(c))
 			guard.Note(ctx, c.Response().Header(), d)
 			if err != nil {
 				s.Refuse(ctx, c.Response(), err)

@@ -16,13 +16,7 @@ import (
 func Require(s guard.Service, action string, resource func(*gin.Context) access.Resource) gin.HandlerFunc {
 	what := access.Action{Name: action}
 	return func(c *gin.Context) {
-		about := resource(c)
-		if about.Type == "" {
-			s.Refuse(c.Request.Context(), c.Writer, guard.ErrNoResource)
-			c.Abort()
-			return
-		}
-		ctx, d, err := s.Admit(c.Request, what, about)
+		ctx, d, err := guard.Admit(s, c.Request, what, resource(c))
 		guard.Note(ctx, c.Writer.Header(), d)
 		if err != nil {
 			s.Refuse(ctx, c.Writer, err)

@@ -32,6 +32,7 @@ func TestRoutesOfGin(t *testing.T) {
 	r.GET("/paths/:id", ostiarygin.Require(s, "read", ostiarygin.ByRoute("path")), show)
 	r.GET("/wrong/:id", ostiarygin.Require(s, "read", ostiarygin.ByParam("document", "nmae")), show)
 	r.GET("/users", ostiarygin.Require(s, "list", ostiarygin.OfType("user")), show)
+	bad := revoked(t, s)
 	for _, tt := range []struct {
 		who    ostiarytest.Caller
 		path   string
@@ -43,6 +44,7 @@ func TestRoutesOfGin(t *testing.T) {
 		{key, "/wrong/open", 500},
 		{key, "/users", 403},
 		{s.Nobody(), "/documents/closed", 401},
+		{bad, "/documents/open", 401},
 	} {
 		reached = false
 		w := s.Do(r, tt.who, "GET", tt.path, nil)
@@ -52,7 +54,7 @@ func TestRoutesOfGin(t *testing.T) {
 		if (w.Code == 401) != (w.Header().Get("WWW-Authenticate") != "") {
 			t.Errorf("%s: WWW-Authenticate %q", tt.path, w.Header().Get("WWW-Authenticate"))
 		}
-		if w.Code < 500 && w.Header().Get("Ostiary-Decision") == "" {
+		if w.Code < 500 && tt.who != bad && w.Header().Get("Ostiary-Decision") == "" {
 			t.Errorf("%s: no Ostiary-Decision", tt.path)
 		}
 	}
@@ -94,4 +96,15 @@ func TestEventsStreamThroughGin(t *testing.T) {
 	if rest, err := io.ReadAll(lines); err != nil || len(rest) == 0 {
 		t.Errorf("got %q, %v", rest, err)
 	}
+}
+
+// revoked is a caller whose session is over.
+func revoked(t *testing.T, s *ostiarytest.Service) ostiarytest.Caller {
+	t.Helper()
+	u := s.User("Bob")
+	who := u.Session()
+	if err := s.Authn().RevokeSessions(t.Context(), ostiarytest.Program, u.ID, false); err != nil {
+		t.Fatal(err)
+	}
+	return who
 }

@@ -78,10 +78,7 @@ func admit(ctx context.Context, s guard.Service, q Question, method string, mess
 	if action == "" {
 		return ctx, nil
 	}
-	if resource.Type == "" {
-		return nil, status.Error(codes.Internal, guard.ErrNoResource.Error())
-	}
-	admitted, d, err := s.Admit(request(ctx, method), access.Action{Name: action}, resource)
+	admitted, d, err := guard.Admit(s, request(ctx, method), access.Action{Name: action}, resource)
 	if d.ID != "" {
 		// Best effort: the answer is the same without it.
 		_ = grpc.SetHeader(ctx, metadata.Pairs("ostiary-decision", d.ID))
@@ -119,6 +116,8 @@ func request(ctx context.Context, method string) *http.Request {
 // code tells a credential that is missing or bad from a caller who may not.
 func code(ctx context.Context, err error) codes.Code {
 	switch {
+	case errors.Is(err, guard.ErrNoResource):
+		return codes.Internal
 	case errors.Is(err, access.ErrUnauthenticated), errors.Is(err, access.ErrBadCredential):
 		return codes.Unauthenticated
 	case errors.Is(err, access.ErrDenied):
@@ -144,7 +143,7 @@ func text(err error) string {
 	if denied, ok := errors.AsType[*access.DeniedError](err); ok {
 		return denied.Error()
 	}
-	for _, kind := range []error{access.ErrUnauthenticated, access.ErrBadCredential, access.ErrLimited, access.ErrInvalid} {
+	for _, kind := range []error{guard.ErrNoResource, access.ErrUnauthenticated, access.ErrBadCredential, access.ErrLimited, access.ErrInvalid} {
 		if errors.Is(err, kind) {
 			return kind.Error()
 		}

@@ -130,6 +130,7 @@ func TestCallsOfGRPC(t *testing.T) {
 		{"stream", "", stream, key(all), codes.OK},
 		{"stream, not granted", "", stream, key(none), codes.PermissionDenied},
 		{"stream, nobody", "", stream, nil, codes.Unauthenticated},
+		{"stream, bad key", "", stream, []string{"x-api-key", "nonsense"}, codes.Unauthenticated},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := tt.call(metadata.AppendToOutgoingContext(t.Context(), tt.metadata...), tt.service)
