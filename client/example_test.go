@@ -143,6 +143,37 @@ func ExampleClient_Filter() {
 	// 2 arguments
 }
 
+// What was changed counts for the next question, whichever instance it comes to.
+func ExampleWithReceipt() {
+	url, key, stop := service()
+	defer stop()
+	c, err := client.New(client.Options{URL: url, Key: key})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	me, err := c.Program(context.Background())
+	if err != nil {
+		log.Fatal(err)
+	}
+	var receipt client.Receipt
+	ctx := client.WithReceipt(context.Background(), &receipt)
+	ann, err := c.Authn().CreateUser(ctx, me, client.NewUser{Name: "Ann", Email: "ann@example.com"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	d, err := c.Decide(client.WithAtLeast(ctx, receipt.Revision), access.Request{
+		Subject:  c.Named("user", ann.ID, nil),
+		Action:   access.Action{Name: "read"},
+		Resource: access.Resource{Type: "document", ID: "d1", Properties: map[string]any{"owner": ann.ID}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(d.Allow, d.Reasons[0].Code)
+	// Output: true app
+}
+
 // A worker asks about a user whom it names, and tells the failures apart.
 func ExampleClient_Decide() {
 	c, err := client.New(client.Options{URL: "https://auth.example", Key: "not a key"})

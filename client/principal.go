@@ -64,7 +64,8 @@ type named struct {
 // Named is a subject that the program knows by itself and vouches for, for
 // questions with its own key ([Options.Key]), which needs access:evaluate. What
 // properties say overlays what the service has stored. They must not change
-// afterwards. It is never a caller.
+// afterwards. It is never a caller. A question about it needs the id of a resource:
+// it is put in AuthZEN's words, which have none about a type as a whole.
 func (c *Client) Named(subjectType, id string, properties map[string]any) *access.Subject {
 	return access.NewSubject(access.Identity{
 		Type: subjectType, ID: id, Credential: access.CredentialAsserted, Properties: properties,
