@@ -118,7 +118,7 @@ func (w *world) request() (context.Context, authz.Request) {
 // also when a session is not fresh any more, and whatever was done to answers
 // that were given.
 func TestRememberedAnswersAreFreshOnes(t *testing.T) {
-	for seed := range uint64(12) {
+	for seed := range uint64(8) {
 		w := &world{random: rand.New(rand.NewPCG(seed, 1)), entities: map[string]any{}}
 		w.now.Store(1788264000)
 		clock := func() time.Time { return time.Unix(w.now.Load(), 0) }
@@ -129,10 +129,10 @@ func TestRememberedAnswersAreFreshOnes(t *testing.T) {
 			}
 			return r, nil
 		}
-		remembering := authz.NewEngine(authz.Options{Clock: clock, Describe: describe, Memo: 200, Recheck: -1})
-		fresh := authz.NewEngine(authz.Options{Clock: clock, Describe: describe, Memo: -1, Recheck: -1})
+		remembering := authz.NewEngine(authz.Options{Clock: clock, Describe: describe, Memo: 200, Recheck: -1, Deadline: time.Minute})
+		fresh := authz.NewEngine(authz.Options{Clock: clock, Describe: describe, Memo: -1, Recheck: -1, Deadline: time.Minute})
 		var all []*authz.Policy
-		if seed < 4 {
+		if seed < 2 {
 			for _, p := range bundles(t) {
 				if why := p.Analysis().Impure(); why == "" {
 					all = append(all, p)
@@ -157,7 +157,7 @@ func TestRememberedAnswersAreFreshOnes(t *testing.T) {
 		}
 		swap()
 		w.people = []*authz.Subject{nil, w.person(t), w.person(t)}
-		for range 3000 {
+		for range 2000 {
 			switch w.one(60) {
 			case 0:
 				w.people[1+w.one(2)] = w.person(t) // the same person, with something else of them
@@ -361,7 +361,7 @@ func TestExchangingPoliciesForgets(t *testing.T) {
 		src.Revision = fmt.Sprint("r", i)
 		all = append(all, compile(t, src))
 	}
-	e := authz.NewEngine(authz.Options{Recheck: 50})
+	e := authz.NewEngine(authz.Options{Recheck: 50, Deadline: time.Minute})
 	e.Swap(all[0])
 	var over atomic.Bool
 	var askers sync.WaitGroup
