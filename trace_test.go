@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/ostiary/ostiary"
 	"github.com/ostiary/ostiary/authz"
@@ -72,6 +74,54 @@ func TestTracesOfRequestsDecisionsAndQueries(t *testing.T) {
 		for part := range strings.FieldsSeq(want) {
 			if !strings.Contains(got, part) {
 				t.Errorf("%s: got %s, want %s", name, got, part)
+			}
+		}
+	}
+}
+
+// A credential that is not remembered costs one query, with its owner and the key
+// that a session stands on; a remembered one costs none.
+func TestAColdCredentialCostsOneQuery(t *testing.T) {
+	spans := tracetest.NewSpanRecorder()
+	o := open(t, ostiary.Options{Tracer: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))})
+	u, key := userWithKey(t, o, "admin", authz.Permissions{"*": {"*"}})
+	ask := func(path, body string, header http.Header) (*http.Response, []string) {
+		t.Helper()
+		before := len(spans.Ended())
+		r := httptest.NewRequest("POST", path, strings.NewReader(body))
+		r.Header = header.Clone()
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		o.Handler().ServeHTTP(w, r)
+		if w.Code != 200 {
+			t.Fatalf("%s: %d %s", path, w.Code, w.Body)
+		}
+		var queries []string
+		for _, s := range spans.Ended()[before:] {
+			if s.SpanKind() == trace.SpanKindClient {
+				queries = append(queries, s.Name())
+			}
+		}
+		return w.Result(), queries
+	}
+	byKey := http.Header{"X-Api-Key": {key.Reveal()}}
+	signedIn, _ := ask("/api/auth/sign-in/api-key", "{}", byKey)
+	bySession := http.Header{}
+	for _, c := range signedIn.Cookies() {
+		bySession.Add("Cookie", c.Name+"="+c.Value)
+	}
+	for _, tt := range []struct {
+		name, want string
+		header     http.Header
+	}{{"key", "SELECT apikey", byKey}, {"session of a key", "SELECT session", bySession}} {
+		if _, err := o.Authn().SetRoles(t.Context(), program, u.ID, []string{"admin"}); err != nil { // forgets the owner's principals
+			t.Fatal(err)
+		}
+		ask("/v1/authorize", `{"action": "read", "resource": {"type": "document"}}`, http.Header{"Ostiary-At-Least": {"0"}}) // by then everybody knows
+		for _, want := range [][]string{{tt.want}, nil} {
+			_, got := ask("/v1/authorize", `{"action": "read", "resource": {"type": "document"}}`, tt.header)
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: got %q, want %q", tt.name, got, want)
 			}
 		}
 	}

@@ -184,7 +184,7 @@ func (db *DB) keyByDigest(ctx context.Context, digest string) (k authn.APIKey, u
 	if err != nil {
 		return k, u, nil, err
 	}
-	row, err := db.scanCredential(ctx, s.keyByDigest, digest)
+	row, err := db.scanCredential(ctx, s.keyByDigest, "apikey", digest)
 	if err != nil {
 		return k, u, nil, err
 	}

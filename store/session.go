@@ -65,7 +65,11 @@ type credentialRow struct {
 	ValidUntil *instant   `bun:"validUntil"`
 }
 
-func (db *DB) scanCredential(ctx context.Context, stmt *sql.Stmt, arg string) (*credentialRow, error) {
+func (db *DB) scanCredential(ctx context.Context, stmt *sql.Stmt, table, arg string) (_ *credentialRow, err error) {
+	if db.traced != nil {
+		ctx = db.traced.begin(ctx, "SELECT", table)
+		defer func() { db.traced.end(ctx, err) }()
+	}
 	rows, err := stmt.QueryContext(ctx, arg)
 	if err != nil {
 		return nil, err
@@ -94,7 +98,7 @@ func (db *DB) sessionByToken(ctx context.Context, token authn.Secret) (s authn.S
 	if err != nil {
 		return s, u, nil, err
 	}
-	row, err := db.scanCredential(ctx, schema.sessionByToken, token.Reveal())
+	row, err := db.scanCredential(ctx, schema.sessionByToken, "session", token.Reveal())
 	if err != nil {
 		return s, u, nil, err
 	}

@@ -23,18 +23,28 @@ type traced struct {
 	system attribute.KeyValue
 }
 
+// BeforeQuery implements [bun.QueryHook].
 func (h traced) BeforeQuery(ctx context.Context, e *bun.QueryEvent) context.Context {
+	table := ""
+	if e.IQuery != nil {
+		table = e.IQuery.GetTableName()
+	}
+	return h.begin(ctx, e.Operation(), table)
+}
+
+// AfterQuery implements [bun.QueryHook].
+func (h traced) AfterQuery(ctx context.Context, e *bun.QueryEvent) { h.end(ctx, e.Err) }
+
+// begin begins the span of a query, which end ends.
+func (h traced) begin(ctx context.Context, operation, table string) context.Context {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return ctx
 	}
-	operation := e.Operation()
 	attributes := []attribute.KeyValue{h.system, attribute.String("db.operation.name", operation)}
 	name := operation
-	if e.IQuery != nil {
-		if table := e.IQuery.GetTableName(); namesTable(table) {
-			attributes = append(attributes, attribute.String("db.collection.name", table))
-			name += " " + table
-		}
+	if namesTable(table) {
+		attributes = append(attributes, attribute.String("db.collection.name", table))
+		name += " " + table
 	}
 	ctx, _ = h.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attributes...))
 	return context.WithValue(ctx, startedKey{}, true)
@@ -47,12 +57,12 @@ func namesTable(text string) bool {
 
 type startedKey struct{}
 
-func (h traced) AfterQuery(ctx context.Context, e *bun.QueryEvent) {
+func (h traced) end(ctx context.Context, err error) {
 	if ctx.Value(startedKey{}) == nil {
 		return
 	}
 	span := trace.SpanFromContext(ctx)
-	if e.Err != nil && !errors.Is(e.Err, sql.ErrNoRows) {
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		span.SetStatus(codes.Error, "")
 	}
 	span.End()
@@ -61,6 +71,7 @@ func (h traced) AfterQuery(ctx context.Context, e *bun.QueryEvent) {
 // trace has db's queries traced. It is called before anything is asked.
 func (db *DB) trace(tracer trace.Tracer) {
 	h := traced{tracer, attribute.String("db.system.name", db.dialect.name)}
+	db.traced = &h
 	reader := db.reader.WithQueryHook(h)
 	if db.writer == db.reader {
 		db.writer = reader
