@@ -7,6 +7,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing/fstest"
 
 	"github.com/ostiary/ostiary"
@@ -151,6 +152,64 @@ func ExampleOstiary_Authenticate() {
 	// Output:
 	// Ann true role
 	// Ann false grant_missing
+}
+
+// Sign-up, sign-in, keys and the native API, beside the program's own routes.
+func ExampleOstiary_Handler() {
+	o, err := ostiary.Open(context.Background(), ostiary.Options{Database: "sqlite::memory:"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer o.Close()
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "the program's own") })
+	for _, path := range []string{"/api/auth/", "/v1/"} {
+		mux.Handle(path, o.Handler())
+	}
+	post := func(path, body string, cookies ...*http.Cookie) *http.Response {
+		r := httptest.NewRequest("POST", path, strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		for _, c := range cookies {
+			r.AddCookie(c)
+		}
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, r)
+		fmt.Println(path, w.Code)
+		return w.Result()
+	}
+	ann := post("/api/auth/sign-up/email", `{"name": "Ann", "email": "ann@example.com", "password": "correct horse"}`)
+	post("/v1/authorize", `{"action": "list", "resource": {"type": "user"}}`, ann.Cookies()...)
+	// Output:
+	// /api/auth/sign-up/email 200
+	// /v1/authorize 200
+}
+
+// A question about a caller, and which rules answered it.
+func ExampleOstiary_Explain() {
+	ctx := context.Background()
+	o, err := ostiary.Open(ctx, ostiary.Options{Database: "sqlite::memory:"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer o.Close()
+	question := authz.Request{
+		Subject:  authz.Anonymous,
+		Action:   authz.Action{Name: "list"},
+		Resource: authz.Resource{Type: "user"},
+	}
+	d, err := o.Decide(ctx, question)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(d.Allow, d.Reasons[0].Code)
+	why, err := o.Explain(ctx, question)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(why.Decision.Allow, len(why.Fired) > 0)
+	// Output:
+	// false unauthenticated
+	// false true
 }
 
 // All that is wrong with the options comes at once.
