@@ -388,7 +388,7 @@ func TestInstanceStartsWithoutAPolicyAndIsMended(t *testing.T) {
 				t.Errorf("settled: %v", err)
 			}
 			// Nobody but the program may, whatever they might otherwise.
-			if _, err := i.Publish(t.Context(), p.admin, policies.Upload{Files: good()}); !errors.Is(err, authz.ErrDenied) {
+			if _, err := i.Publish(t.Context(), p.admin, policies.Upload{Files: good()}); !errors.Is(err, authn.ErrUnavailable) {
 				t.Errorf("publish by an administrator: %v", err)
 			}
 			// What would lock them out is no way out.
