@@ -26,6 +26,8 @@ run: build ## build and start on ./data, with an administrator and a key on the 
 build: ## build bin/ostiary
 	go build -o bin/ostiary ./cmd/ostiary
 
+# Half as much of the processor then goes to collecting garbage.
+test: export GOGC = 200
 test: needs ## everything: Go (with the race detector), Rego, command scripts, JavaScript client
 	go test $(RACE) -shuffle=on -p $(PROCS) -timeout 25m $$(go list ./... | grep -vE '/($(OUTSIDE))$$')
 	go test -shuffle=on -p $(PROCS) -timeout 25m $$(go list ./... | grep -E '/($(OUTSIDE))$$')

@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"syscall"
 	"testing"
@@ -34,6 +34,11 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Values[service{}] = &running{}
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // or each command ends a second late
+			return nil
+		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": exits,
 			"serve": serveInBackground,
@@ -68,22 +73,24 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 
 // running is the service that a script has started.
 type running struct {
-	cmd   *exec.Cmd
+	cmd   *exec.Cmd // nil: none
 	ended chan error
 }
 
-var services = map[*testscript.TestScript]*running{}
+// service is where a script has its *running.
+type service struct{}
+
+var addressOf = regexp.MustCompile(`msg=listening address=(\S+)`)
 
 func serveInBackground(ts *testscript.TestScript, neg bool, args []string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	ts.Check(err)
-	address := l.Addr().String()
-	l.Close()
-
+	r := ts.Value(service{}).(*running)
+	if r.cmd != nil {
+		ts.Fatalf("it is running")
+	}
 	path, err := exec.LookPath("ostiary")
 	ts.Check(err)
 	// Not bound to the test's context: it is stopped, not killed.
-	cmd := exec.CommandContext(context.Background(), path, append([]string{"serve", "--listen", address}, args...)...)
+	cmd := exec.CommandContext(context.Background(), path, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
 	cmd.Dir = ts.MkAbs(".")
 	cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "TMPDIR=" + ts.Getenv("TMPDIR")}
 	out, err := os.Create(ts.MkAbs("serve.out"))
@@ -94,24 +101,25 @@ func serveInBackground(ts *testscript.TestScript, neg bool, args []string) {
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = out, log
 	ts.Check(cmd.Start())
-	r := &running{cmd, make(chan error, 1)}
+	r.cmd, r.ended = cmd, make(chan error, 1)
 	go func() { r.ended <- cmd.Wait() }()
-	services[ts] = r
 	ts.Defer(func() {
-		if services[ts] != nil {
-			_ = cmd.Process.Kill()
+		if r.cmd != nil {
+			_ = r.cmd.Process.Kill()
 			<-r.ended
-			delete(services, ts)
+			r.cmd = nil
 		}
 	})
 
-	ts.Setenv("URL", "http://"+address)
 	for until := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		resp, err := http.Get("http://" + address + "/readyz")
-		if err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return
+		if at := addressOf.FindStringSubmatch(ts.ReadFile("serve.err")); at != nil {
+			ts.Setenv("URL", "http://"+at[1])
+			resp, err := http.Get("http://" + at[1] + "/readyz")
+			if err == nil {
+				resp.Body.Close()
+				if resp.StatusCode == http.StatusOK {
+					return
+				}
 			}
 		}
 		select {
@@ -127,19 +135,20 @@ func serveInBackground(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func stop(ts *testscript.TestScript, neg bool, args []string) {
-	r := services[ts]
-	if r == nil {
+	r := ts.Value(service{}).(*running)
+	if r.cmd == nil {
 		ts.Fatalf("nothing is running")
 	}
-	delete(services, ts)
-	ts.Check(r.cmd.Process.Signal(syscall.SIGTERM))
+	cmd := r.cmd
+	r.cmd = nil
+	ts.Check(cmd.Process.Signal(syscall.SIGTERM))
 	select {
 	case err := <-r.ended:
 		if err != nil {
 			ts.Fatalf("after SIGTERM: %v\n%s", err, ts.ReadFile("serve.err"))
 		}
 	case <-time.After(30 * time.Second):
-		_ = r.cmd.Process.Kill()
+		_ = cmd.Process.Kill()
 		ts.Fatalf("it did not stop\n%s", ts.ReadFile("serve.err"))
 	}
 }
