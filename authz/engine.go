@@ -3,10 +3,10 @@ package authz
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -70,9 +70,8 @@ type Engine struct {
 	remembered *stats.Counter
 
 	topdown    bool
-	recheck    uint64 // 0: never
+	due        func() bool // reports whether a decision is one of those that are made by both
 	log        *slog.Logger
-	turn       atomic.Uint64
 	rechecked  atomic.Uint64
 	disagreed  atomic.Uint64
 	distrusted atomic.Pointer[string] // the revision whose compiled form was wrong
@@ -92,9 +91,9 @@ func NewEngine(o Options) *Engine {
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
-	if o.Recheck >= 0 {
-		e.recheck = uint64(cmp.Or(o.Recheck, 1000))
-	}
+	// By chance, so that cores need not count together.
+	each := uint64(cmp.Or(max(o.Recheck, 0), 1000))
+	e.due = func() bool { return o.Recheck >= 0 && rand.Uint64N(each) == 0 }
 	e.memoSize, e.remembered = cmp.Or(o.Memo, 50_000), stats.NewCounter()
 	return e
 }
@@ -402,13 +401,13 @@ func (e *Engine) decideNow(ctx context.Context, p *Policy, r Request) (Decision,
 // failure is why no policy answered. nd, if it is not nil, gives and takes what
 // nondeterministic built-ins answer.
 func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, nd builtins.NDBCache, m *memo) (d Decision, failure error) {
-	d = Decision{ID: rand.Text(), Time: e.clock()}
+	d = Decision{ID: newID(), Time: e.clock()}
 	if p == nil {
 		return refuse(d, CodeUnavailable, "no policy is in force"), errors.New("no policy is in force")
 	}
 	d.Revision = p.revision
 	fast := e.compiled(p)
-	due := fast && e.recheck > 0 && e.turn.Add(1)%e.recheck == 0
+	due := fast && e.due()
 	var k asked
 	var before *answer
 	if m != nil && (!fast || !m.question(&k, &r, facts, d.Time)) {
@@ -464,6 +463,23 @@ func (e *Engine) mistaken(m *memo, before *answer, d *Decision) {
 	if !before.allow {
 		before.tell(d)
 	}
+}
+
+// newID makes the id of a decision: 128 bits by chance in base 32 (RFC 4648), so
+// that no two are the same wherever they are made. It protects nothing, and so need
+// not be a secret's kind of chance, which takes as long as the rest of a decision
+// that was remembered.
+func newID() string {
+	const digits, half = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 13
+	var id [2 * half]byte
+	for i := range 2 {
+		bits := rand.Uint64()
+		for j := range half {
+			id[i*half+j] = digits[bits&31]
+			bits >>= 5
+		}
+	}
+	return string(id[:])
 }
 
 const (

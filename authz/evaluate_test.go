@@ -300,7 +300,8 @@ func TestDisagreementSwitchesToOPA(t *testing.T) {
 		p := compile(t, minimal(tt.policy))
 		p.DecideLike(compile(t, minimal(tt.wrong)))
 		var log bytes.Buffer
-		e := authz.NewEngine(authz.Options{Recheck: 3, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		e := authz.NewEngine(authz.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		e.RecheckEach(3)
 		e.Swap(p)
 		decide(t, e, listUsers)
 		decide(t, e, listUsers)

@@ -27,3 +27,9 @@ func (p *Policy) DecideLike(other *Policy) { p.programs = other.programs }
 
 // Become makes p answer as another policy in every way.
 func (p *Policy) Become(other *Policy) { p.programs, p.topdown = other.programs, other.topdown }
+
+// RecheckEach has e make each nth decision by both evaluators, and not by chance.
+func (e *Engine) RecheckEach(n int) {
+	turn := 0
+	e.due = func() bool { turn++; return turn%n == 0 }
+}

@@ -325,7 +325,8 @@ func TestWrongMemoryIsFoundOut(t *testing.T) {
 	for _, tt := range []struct{ name, then, now string }{{"it allowed", allowAll, deny}, {"it denied", deny, allowAll}} {
 		var log bytes.Buffer
 		p := compile(t, minimal(tt.then))
-		e := authz.NewEngine(authz.Options{Recheck: 4, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		e := authz.NewEngine(authz.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		e.RecheckEach(4)
 		e.Swap(p)
 		decide(t, e, listUsers)
 		p.Become(compile(t, minimal(tt.now)))
