@@ -15,6 +15,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
 	"github.com/ostiary/ostiary"
+	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
 	"github.com/ostiary/ostiary/policies"
@@ -46,8 +47,8 @@ func engines() []engine {
 		{compiled, decider(authz.Options{Memo: -1}), everything},
 		{"ostiary-memo", decider(authz.Options{}), everything},
 		{"ostiary-topdown", decider(authz.Options{Topdown: true}), everything},
-		{"ostiary-key-and-decision", service(-1), func(q *question) bool { return q.name == keyed }},
-		{"ostiary-key-and-memo", service(0), func(q *question) bool { return q.name == keyed }},
+		{"ostiary-key-and-decision", service(ostiary.Options{DecisionMemo: -1}), func(q *question) bool { return q.name == keyed }},
+		{"ostiary-key-and-memo", service(ostiary.Options{Audit: audit.Options{Sample: new(float64)}}), func(q *question) bool { return q.name == keyed }},
 		{prepared, openPrepared, everything},
 		{"cedar-go", openCedar, everything},
 		{"casbin", openCasbin(false), aboutRoles},
@@ -80,12 +81,12 @@ func decider(o authz.Options) func([]question) (func(int) (bool, error), func(),
 	}
 }
 
-// service is the whole of it: a credential is resolved and a question decided, and
-// of so many answers remembered.
-func service(memo int) func([]question) (func(int) (bool, error), func(), error) {
+// service is the whole of it: a credential is resolved and a question decided.
+func service(options ostiary.Options) func([]question) (func(int) (bool, error), func(), error) {
 	return func(qs []question) (func(int) (bool, error), func(), error) {
 		ctx := context.Background()
-		o, err := ostiary.Open(ctx, ostiary.Options{Database: "sqlite::memory:", Policies: bundle(), DecisionMemo: memo})
+		options.Database, options.Policies = "sqlite::memory:", bundle()
+		o, err := ostiary.Open(ctx, options)
 		if err != nil {
 			return nil, nil, err
 		}
