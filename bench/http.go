@@ -133,6 +133,10 @@ func (s *servers) tell(out io.Writer, warm []int64) error {
 // ours is the target that most ratios are with.
 const ours = "ostiary"
 
+// forget has an instance remember no answers: each question here is asked again and
+// again.
+const forget = "OSTIARY_DECISIONS_MEMO=0"
+
 // batch is how many questions a request with many has.
 const batch = 100
 
@@ -153,8 +157,9 @@ func (s *servers) start() (targets []target, left []string, err error) {
 		name     string
 		settings []string
 	}{
-		{ours, []string{"OSTIARY_DECISIONS_SAMPLE=0"}},
-		{"ostiary-recorded", nil},
+		{ours, []string{"OSTIARY_DECISIONS_SAMPLE=0", forget}},
+		{"ostiary-memo", []string{"OSTIARY_DECISIONS_SAMPLE=0"}},
+		{"ostiary-recorded", []string{forget}},
 		{"ostiary-topdown", []string{"OSTIARY_DECISIONS_SAMPLE=0", "OSTIARY_EVALUATOR=topdown"}},
 	} {
 		i, err := s.instance(v.name, q, v.settings...)
@@ -168,7 +173,7 @@ func (s *servers) start() (targets []target, left []string, err error) {
 		request: main.ask(`{"checks":[` + strings.TrimSuffix(strings.Repeat(body(q)+",", batch), ",") + `]}`)})
 	// Denials are always recorded, with the codes of their reasons. One that has no
 	// room for records shows what that costs.
-	forgetful, err := s.instance("ostiary-denied-forgotten", q, "OSTIARY_DECISIONS_BUFFER=1")
+	forgetful, err := s.instance("ostiary-denied-forgotten", q, "OSTIARY_DECISIONS_BUFFER=1", forget)
 	if err != nil {
 		return nil, nil, err
 	}
