@@ -51,7 +51,7 @@ func TestCurvesAreOfWhatWorks(t *testing.T) {
 }
 
 func TestNumbersAreFound(t *testing.T) {
-	if n, err := number([]byte("x 1\ny 23\n"), `(?m)^y (\d+)$`, 1024); n != 23<<10 || err != nil {
+	if n, err := number([]byte("x 1\ny 2.3e+01\n"), `(?m)^y (\S+)$`, 1024); n != 23<<10 || err != nil {
 		t.Errorf("got %d, %v", n, err)
 	}
 	if _, err := number([]byte("x 1\n"), `(?m)^y (\d+)$`, 1); err == nil {

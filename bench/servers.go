@@ -94,16 +94,17 @@ func (i *instance) lost() (int64, error) {
 	if _, err := text.ReadFrom(resp.Body); err != nil {
 		return 0, err
 	}
-	return number(text.Bytes(), `(?m)^ostiary_audit_records_lost_total (\d+)$`, 1)
+	return number(text.Bytes(), `(?m)^ostiary_audit_records_lost_total (\S+)$`, 1)
 }
 
+// number reads what pattern finds in text, which is perhaps written as 1e+06.
 func number(text []byte, pattern string, unit int64) (int64, error) {
 	found := regexp.MustCompile(pattern).FindSubmatch(text)
 	if found == nil {
 		return 0, fmt.Errorf("nothing there like %s", pattern)
 	}
-	n, err := strconv.ParseInt(string(found[1]), 10, 64)
-	return n * unit, err
+	n, err := strconv.ParseFloat(string(found[1]), 64)
+	return int64(n) * unit, err
 }
 
 func (s *servers) run(command ...string) error { return s.runWith(nil, command...) }
