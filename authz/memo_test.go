@@ -210,7 +210,7 @@ func TestBuiltinRulesAreRemembered(t *testing.T) {
 	}
 	remembered := 0
 	for name, p := range all {
-		e := authz.NewEngine(authz.Options{})
+		e := authz.NewEngine(authz.Options{Recheck: -1})
 		e.Swap(p)
 		decide(t, e, listUsers)
 		decide(t, e, listUsers)
@@ -263,6 +263,7 @@ func TestWhatIsNotRemembered(t *testing.T) {
 		{"a large answer in many parts", minimal(`decision := {"allow": true, "reasons": [], "context": {"x": numbers.range(1, 100)}}`), authz.Options{}, session, nil, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			tt.options.Recheck = -1
 			e := engine(t, tt.src, tt.options)
 			r := listUsers
 			r.Subject = subject(t, tt.who)
@@ -284,7 +285,7 @@ func TestWhatIsNotRemembered(t *testing.T) {
 func TestRememberedAnswersAreDecisionsOfTheirOwn(t *testing.T) {
 	var recorded keeper
 	now := time.Unix(1788264000, 0)
-	e := engine(t, minimal(allowAll), authz.Options{Recorder: &recorded, Clock: func() time.Time { now = now.Add(time.Second); return now }})
+	e := engine(t, minimal(allowAll), authz.Options{Recorder: &recorded, Recheck: -1, Clock: func() time.Time { now = now.Add(time.Second); return now }})
 	watched, told := 0, 0
 	e.Watch(func(authz.Outcome) { watched++ })
 	ctx := authz.WithFacts(t.Context(), &authz.Facts{Decided: func(authz.Decision) { told++ }})

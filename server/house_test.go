@@ -58,7 +58,7 @@ func openWith(t testing.TB, author fs.FS, adjust func(o *policies.Options, db *s
 	h := &house{log: &bytes.Buffer{}, metrics: server.NewMetrics()}
 	h.logger = slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	h.records = audit.NewLog(db, audit.Options{})
-	h.engine = authz.NewEngine(authz.Options{Recorder: h.records, Describe: func(ctx context.Context, r authz.Resource, action string) (authz.Resource, error) {
+	h.engine = authz.NewEngine(authz.Options{Recorder: h.records, Recheck: -1, Describe: func(ctx context.Context, r authz.Resource, action string) (authz.Resource, error) {
 		return h.directory.Describe(ctx, r, action)
 	}})
 	if h.authn, err = authn.New(authn.Options{}, db, h.engine); err != nil {
