@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -421,5 +422,8 @@ func serveFloor(address string) error {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(out)
 	})
+	// As much room for garbage as the service has.
+	room := make([]byte, 64<<20)
+	defer runtime.KeepAlive(room)
 	return http.ListenAndServe(address, r)
 }
