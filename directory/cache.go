@@ -41,9 +41,6 @@ func (s *Service) TrustUntil(t time.Time) { s.cache.TrustUntil(t) }
 
 // entity returns the entity, or nil if there is none. Nobody may change it.
 func (s *Service) entity(ctx context.Context, typ, id string) (*Entity, error) {
-	if !possible(typ, id) {
-		return nil, nil
-	}
 	now := s.o.Clock()
 	if s.cache.Trusts(now) {
 		// Most ask about nothing but what they say themselves.
@@ -55,6 +52,9 @@ func (s *Service) entity(ctx context.Context, typ, id string) (*Entity, error) {
 	n := name{typ, id}
 	if e, ok := s.cache.Get(n, now); ok {
 		return e, nil
+	}
+	if !possible(typ, id) {
+		return nil, nil
 	}
 	// Before the read, so that a change that lands after it wins.
 	generation := s.cache.Generation()
