@@ -159,7 +159,7 @@ func (b *body) dotInput(slot int, l ir.Local, list []ir.Stmt, e env) (int, []ste
 			}
 		}
 	}
-	b.reading(slot)
+	slot = b.glanced(slot)
 	return 1, []step{func(m *machine, _ []*ast.Term) code {
 		if m.slot(slot) == nil {
 			return undefined
