@@ -112,8 +112,8 @@ func (b *body) reading(slot int) {
 	}
 }
 
-// glanced returns the slot in which to see whether there is what slot is for, and
-// of what type: slot itself where its value is wanted anyway.
+// glanced returns the slot for what can be seen at a glance: slot itself where all
+// of it is wanted anyway.
 func (b *body) glanced(slot int) int {
 	b.reading(slot)
 	if b.valued[slot] || !b.final {
@@ -411,6 +411,9 @@ func (b *body) defined(l ir.Local, e env, want bool) []step {
 
 // equal compiles a comparison.
 func (b *body) equal(x, y ir.Operand, e env, want bool) []step {
+	if k := b.about(e, x); k.kind == part && !want && y.Value == ir.Val(ir.Bool(false)) {
+		return []step{holds(operand{kind: inSlot, i: b.glanced(k.slot)}, func(v ast.Value) bool { return !isFalse(v) })}
+	}
 	p, q := b.operand(e, x), b.operand(e, y)
 	if p.kind == isConstant {
 		p, q = q, p

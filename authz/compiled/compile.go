@@ -104,8 +104,7 @@ type slot struct {
 	name   string
 	key    *ast.Term
 	path   []*ast.Term
-	// glance says that only matters whether it is there, and of what type.
-	glance bool
+	glance bool // it does not matter what is in an object; see Input
 }
 
 // directory finds functions by path.
@@ -471,7 +470,7 @@ func (c *compiler) slot(parent int, name string) int {
 	return i
 }
 
-// glance returns the slot for a glance at what i is the slot of.
+// glance returns the slot for a glance at the part of the input that slot i is for.
 func (c *compiler) glance(i int) int {
 	id := fmt.Sprint("glance ", i)
 	g, ok := c.slots[id]

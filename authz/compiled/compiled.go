@@ -49,9 +49,8 @@ var ErrUnsure = errors.New("only topdown can tell")
 type Input interface {
 	// Find returns what is at a path of strings, nil if there is nothing. The
 	// answer is known for paths of one element; for longer ones it may not be,
-	// and then the path without its last element is asked for. For a glance only
-	// matters whether there is something, and of what type: anything of that type
-	// will do.
+	// and then the path without its last element is asked for. With a glance it does
+	// not matter what is in an object: any other will do in its place.
 	Find(path []*ast.Term, glance bool) (t *ast.Term, known bool)
 	// Document returns the whole, nil if there is no input.
 	Document() *ast.Term

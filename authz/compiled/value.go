@@ -24,9 +24,9 @@ func same(a, b *ast.Term) bool {
 	return a.Value.Compare(b.Value) == 0
 }
 
-func isFalse(t *ast.Term) bool {
-	v, ok := t.Value.(ast.Boolean)
-	return ok && !bool(v)
+func isFalse(v ast.Value) bool {
+	b, ok := v.(ast.Boolean)
+	return ok && !bool(b)
 }
 
 // conflict is what topdown says of a rule with two values; where the rule is,
