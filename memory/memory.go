@@ -17,7 +17,7 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
-// Ref names a row that a value was built on.
+// Ref names a row that a value was built on. Of kinds there are few.
 type Ref struct{ Kind, ID string }
 
 // Cache remembers values by key. Its methods are safe for concurrent use. It
@@ -37,7 +37,7 @@ type Cache[K comparable, V any] struct {
 
 	forgets atomic.Uint64 // how many there were; written under mu
 	mu      sync.Mutex
-	index   map[Ref]built[K, V]
+	index   map[string]map[string]built[K, V] // by kind and id
 }
 
 // built are the entries that were built on a row: on most rows one, for which
@@ -58,7 +58,7 @@ type entry[K comparable, V any] struct {
 // size of zero or less remembers nothing. refs tells the rows that a value was
 // built on, the same ones each time.
 func New[K comparable, V any](size int, life time.Duration, refs func(K, V) []Ref) *Cache[K, V] {
-	c := &Cache[K, V]{life: life, refs: refs, index: map[Ref]built[K, V]{}}
+	c := &Cache[K, V]{life: life, refs: refs, index: map[string]map[string]built[K, V]{}}
 	if size > 0 {
 		c.entries = otter.Must(&otter.Options[K, *entry[K, V]]{
 			MaximumSize: size,
@@ -110,7 +110,10 @@ func (c *Cache[K, V]) Put(generation uint64, k K, v V, now time.Time) {
 		return
 	}
 	for _, r := range c.refs(k, v) {
-		c.index[r] = c.index[r].with(e)
+		if c.index[r.Kind] == nil {
+			c.index[r.Kind] = map[string]built[K, V]{}
+		}
+		c.index[r.Kind][r.ID] = c.index[r.Kind][r.ID].with(e)
 	}
 	c.mu.Unlock()
 	// A forget from here on finds e in the index and marks it.
@@ -128,20 +131,26 @@ func (c *Cache[K, V]) Forget(kind, id string) {
 			gone = append(gone, e)
 		}
 	}
-	markAll := func(b built[K, V]) {
+	markRow := func(b built[K, V]) {
 		mark(b.first)
 		for e := range b.others {
 			mark(e)
 		}
 	}
-	if kind != "" && id != "" {
-		markAll(c.index[Ref{kind, id}])
-	} else {
-		for r, b := range c.index {
-			if kind == "" || kind == r.Kind {
-				markAll(b)
-			}
+	markRows := func(rows map[string]built[K, V]) {
+		for _, b := range rows {
+			markRow(b)
 		}
+	}
+	switch {
+	case kind == "":
+		for _, rows := range c.index {
+			markRows(rows)
+		}
+	case id == "":
+		markRows(c.index[kind])
+	default:
+		markRow(c.index[kind][id])
 	}
 	for _, e := range gone {
 		c.unindex(e)
@@ -164,10 +173,11 @@ func (c *Cache[K, V]) drop(e *entry[K, V]) {
 
 func (c *Cache[K, V]) unindex(e *entry[K, V]) {
 	for _, r := range c.refs(e.key, e.value) {
-		if b := c.index[r].without(e); b.first != nil {
-			c.index[r] = b
+		rows := c.index[r.Kind]
+		if b := rows[r.ID].without(e); b.first != nil {
+			rows[r.ID] = b
 		} else {
-			delete(c.index, r)
+			delete(rows, r.ID)
 		}
 	}
 }
