@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"time"
 	"unicode/utf8"
+	"weak"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/ostiary/ostiary/access"
+	"github.com/ostiary/ostiary/authz/compiled"
 )
 
 // Names of the input document, made once: a term that is shared costs no
@@ -26,6 +28,7 @@ var (
 	knownKey      = ast.StringTerm("known")
 	yes           = ast.BooleanTerm(true)
 	noProperties  = ast.ObjectTerm()
+	someObject    = ast.ObjectTerm() // at a glance
 
 	actionKeys    = []*ast.Term{nameKey, propertiesKey}
 	resourceKeys  = []*ast.Term{typeKey, idKey, propertiesKey, knownKey}
@@ -152,7 +155,10 @@ func (q *question) Find(path []*ast.Term, glance bool) (*ast.Term, bool) {
 		case 1:
 			return q.principal(), true
 		case 2:
-			return q.principalMember(path[1], glance), true
+			if t := q.principalMember(path[1], true); t != someObject || glance {
+				return t, true
+			}
+			return q.principal().Get(path[1]), true
 		case 3:
 			return q.principalPart(path[1], path[2])
 		}
@@ -188,8 +194,22 @@ func (q *question) Find(path []*ast.Term, glance bool) (*ast.Term, bool) {
 	return nil, false
 }
 
+// principal is the principal as a whole. A policy that wants it wants it each time,
+// so it stays until the next garbage collection.
 func (q *question) principal() *ast.Term {
-	return members(principalKeys, func(key *ast.Term) *ast.Term { return q.principalMember(key, false) })
+	fresh := q.request.Who().Fresh(q.now)
+	if held := q.prepared.whole.Load(); held != nil {
+		if w := held.Value(); w != nil && w.fresh == fresh {
+			return w.principal
+		}
+	}
+	w := &whole{fresh, members(principalKeys, func(key *ast.Term) *ast.Term { return q.principalMember(key, false) })}
+	if q.prepared.version != 0 { // nobody else asks about one that was asserted
+		compiled.Seal(w.principal.Value)
+		held := weak.Make(w)
+		q.prepared.whole.Store(&held)
+	}
+	return w.principal
 }
 
 func (q *question) principalMember(key *ast.Term, glance bool) *ast.Term {
@@ -229,7 +249,7 @@ func portion(there, glance bool, keys []*ast.Term, of func(key *ast.Term) *ast.T
 	case !there:
 		return nil
 	case glance:
-		return noProperties
+		return someObject
 	}
 	return members(keys, of)
 }

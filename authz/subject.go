@@ -28,6 +28,13 @@ type terms struct {
 	metadata   *ast.Term // those
 	attributes *ast.Term // of the user, likewise
 	properties *ast.Term // of one that was asserted, likewise
+	whole      atomic.Pointer[weak.Pointer[whole]]
+}
+
+// whole is a principal as a whole, with a session that is fresh or is not.
+type whole struct {
+	fresh     bool
+	principal *ast.Term
 }
 
 // versions counts the subjects that were made.
