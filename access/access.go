@@ -218,7 +218,7 @@ func (r Request) About(facts *Facts, now time.Time) map[string]any {
 		replaceText(doc, "method", facts.Method)
 		replaceText(doc, "path", facts.Path)
 	}
-	doc["time"] = now.UTC().Format(timeFormat)
+	doc["time"] = Moment(now)
 	return doc
 }
 

@@ -95,10 +95,12 @@ func (s *Subject) Identity() Identity { return s.identity }
 // Document returns the principal of the input document as it reads at now, as
 // JSON values. The caller must not change it.
 func (s *Subject) Document(now time.Time) map[string]any {
-	return s.identity.Document(s.freshAt(now))
+	return s.identity.Document(s.Fresh(now))
 }
 
-func (s *Subject) freshAt(now time.Time) bool {
+// Fresh reports whether the subject has a session that stands for a recent
+// sign-in at now.
+func (s *Subject) Fresh(now time.Time) bool {
 	sess := s.identity.Session
 	return sess != nil && !sess.FreshUntil.IsZero() && now.Before(sess.FreshUntil)
 }
@@ -160,12 +162,13 @@ func setText(doc map[string]any, name, value string) {
 
 func setTime(doc map[string]any, name string, t time.Time) {
 	if !t.IsZero() {
-		doc[name] = t.UTC().Format(timeFormat)
+		doc[name] = Moment(t)
 	}
 }
 
-// timeFormat is RFC 3339 in UTC with milliseconds.
-const timeFormat = "2006-01-02T15:04:05.000Z07:00"
+// Moment returns t as text, the form in which policies read it: RFC 3339 in UTC
+// with milliseconds.
+func Moment(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
 
 func object(m map[string]any) map[string]any {
 	if m == nil {

@@ -15,7 +15,8 @@ import (
 // Principal is who is calling, proven. The zero Principal is anonymous.
 type Principal struct{ p *principal }
 
-// principal is immutable once built: the cache hands the same one to all.
+// principal is immutable once built: the cache hands the same one to all, and
+// grants are those of other keys too.
 type principal struct {
 	user    *User
 	session *Session
@@ -61,7 +62,8 @@ func (p Principal) Session() *Session {
 }
 
 // Key returns the API key at work: presented, or the one that the session
-// was obtained with; or nil.
+// was obtained with; or nil. As the user and the session it is what others are
+// given too, who must not find it changed.
 func (p Principal) Key() *APIKey {
 	if p.p == nil {
 		return nil
@@ -199,6 +201,13 @@ func (s *Service) ofKey(ctx context.Context, k APIKey, owner User, digest string
 	if k.Unreadable {
 		s.o.Log.Error("the metadata of a key cannot be read, so it counts as disabled", "key", k.ID)
 	}
+	// It will be remembered: the same text twice is kept once.
+	if digest == k.Digest {
+		digest = k.Digest
+	}
+	if k.OwnerID == owner.ID {
+		k.OwnerID = owner.ID
+	}
 	p := &principal{presented: APIKeySecret, key: &k, keyDigest: digest, ends: ends, noted: new(atomic.Int64)}
 	if owner.ID == "" {
 		return p, nil // refused as ErrOwnerMissing
@@ -234,7 +243,8 @@ func (s *Service) KeySubject(ctx context.Context, caller Principal, id string) (
 	return p.subject, nil
 }
 
-// subject is what policies see of u with this session and key.
+// subject is what policies see of u with this session and key, whose grants
+// become those that it shares with other keys.
 func (s *Service) subject(ctx context.Context, u *User, credential string, sess *Session, key *APIKey) (*authz.Subject, error) {
 	id := s.identity(u)
 	id.Credential = credential
@@ -255,5 +265,9 @@ func (s *Service) subject(ctx context.Context, u *User, credential string, sess 
 	if err := s.enrich(ctx, &id); err != nil {
 		return nil, err
 	}
-	return authz.NewSubject(id)
+	who, err := authz.NewSubject(id)
+	if err == nil && key != nil {
+		key.Permissions = who.Identity().Key.Permissions
+	}
+	return who, err
 }

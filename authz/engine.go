@@ -664,11 +664,11 @@ func (e *Engine) permissions(ctx context.Context, rule string, s *Subject) (Perm
 		return nil, errors.New("no policy is in force")
 	}
 	now := e.clock()
-	who, err := principal(Request{Subject: s}.Who(), now)
+	q, err := ask(Request{Subject: s}, nil, now)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", rule, err)
 	}
-	in := compiled.Document{Term: ast.ObjectTerm([2]*ast.Term{principalKey, who})}
+	in := compiled.Document{Term: ast.ObjectTerm([2]*ast.Term{principalKey, q.principal()})}
 	v, err := e.evaluate(ctx, p, rule, in, now)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", rule, err)

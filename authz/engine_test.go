@@ -252,20 +252,29 @@ func TestContextOfAnAssertedSubjectIsTheApplications(t *testing.T) {
 }
 
 func TestSessionStopsBeingFreshWithTime(t *testing.T) {
-	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	e := engine(t, minimal(`decision := {"allow": true, "reasons": [{"code": "fresh", "message": "fresh"}]} if input.principal.session.fresh == true
+	for _, rule := range []string{"input.principal.session.fresh == true", "whole(input.principal)", "part(input.principal.session)"} {
+		now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+		e := engine(t, minimal(`decision := {"allow": true, "reasons": [{"code": "fresh", "message": "fresh"}]} if `+rule+`
 
-else := {"allow": false, "reasons": [{"code": "stale", "message": "stale"}]}`),
-		authz.Options{Clock: func() time.Time { return now }})
-	r := listUsers
-	r.Subject = subject(t, authz.Identity{Type: "user", ID: "u1", Credential: authz.CredentialSession,
-		Session: &authz.SessionFacts{ID: "s1", FreshUntil: now.Add(time.Minute)}})
-	if d := decide(t, e, r); !d.Allow {
-		t.Errorf("before FreshUntil: got %v", d.Reasons)
-	}
-	now = now.Add(time.Minute)
-	if d := decide(t, e, r); d.Allow {
-		t.Error("at FreshUntil: still fresh")
+else := {"allow": false, "reasons": [{"code": "stale", "message": "stale"}]}
+
+whole(principal) if principal.session.fresh == true
+
+part(session) if session.fresh == true`),
+			authz.Options{Clock: func() time.Time { return now }})
+		r := listUsers
+		r.Subject = subject(t, authz.Identity{Type: "user", ID: "u1", Credential: authz.CredentialSession,
+			Session: &authz.SessionFacts{ID: "s1", FreshUntil: now.Add(time.Minute)}})
+		for range 2 {
+			if d := decide(t, e, r); !d.Allow {
+				t.Errorf("%s: before FreshUntil: got %v", rule, d.Reasons)
+			}
+			now = now.Add(time.Minute)
+			if d := decide(t, e, r); d.Allow {
+				t.Errorf("%s: at FreshUntil: still fresh", rule)
+			}
+			now = now.Add(-time.Minute)
+		}
 	}
 }
 

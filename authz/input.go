@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"time"
 	"unicode/utf8"
+	"weak"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/ostiary/ostiary/access"
+	"github.com/ostiary/ostiary/authz/compiled"
 )
 
 // Names of the input document, made once: a term that is shared costs no
@@ -24,19 +28,37 @@ var (
 	knownKey      = ast.StringTerm("known")
 	yes           = ast.BooleanTerm(true)
 	noProperties  = ast.ObjectTerm()
+	someObject    = ast.ObjectTerm() // at a glance
+
+	actionKeys    = []*ast.Term{nameKey, propertiesKey}
+	resourceKeys  = []*ast.Term{typeKey, idKey, propertiesKey, knownKey}
+	principalKeys = keys("type", "id", "credential", "roles", "user", "session", "key", "properties", "assertedBy", "known")
+	userKeys      = keys("id", "name", "email", "emailVerified", "username", "banned", "createdAt", "attributes")
+	sessionKeys   = keys("id", "createdAt", "expiresAt", "fresh", "impersonatedBy")
+	keyKeys       = keys("id", "name", "permissions", "metadata", "createdAt", "expiresAt")
+	assertedKeys  = keys("type", "id", "keyId")
 )
+
+func keys(names ...string) []*ast.Term {
+	terms := make([]*ast.Term, len(names))
+	for i, name := range names {
+		terms[i] = ast.StringTerm(name)
+	}
+	return terms
+}
 
 // ErrNotJSON reports a request that no policy can be asked about.
 var ErrNotJSON = errors.New("the request is not JSON")
 
 // question is the input document of a request (CONTRACT: the input document).
-// Its parts are built when they are read; the principal is shared. It belongs to
-// one evaluation after the other.
+// Its parts are built when they are read, but for what is made of the principal
+// once. It belongs to one evaluation after the other.
 type question struct {
 	request          Request
 	facts            *Facts
 	now              time.Time
-	subject          *ast.Term
+	who              Identity
+	prepared         *terms
 	action, resource properties
 	about, document  *ast.Term
 
@@ -52,11 +74,13 @@ func ask(r Request, facts *Facts, now time.Time) (*question, error) {
 			return nil, fmt.Errorf("%w: %q is not UTF-8", ErrNotJSON, name)
 		}
 	}
-	who, err := principal(r.Who(), now)
-	if err != nil {
-		return nil, err
+	who := r.Who()
+	prepared, ok := termsOf(who)
+	if !ok { // one of a remote service, which means nothing here
+		return nil, fmt.Errorf("subject %s %q was made by another service", who.Identity().Type, who.Identity().ID)
 	}
-	q := &question{request: r, facts: facts, now: now, subject: who}
+	q := &question{request: r, facts: facts, now: now, who: who.Identity(), prepared: prepared}
+	var err error
 	if !plain(r.Action.Properties) {
 		if q.action.term, err = converted(r.Action.Properties); err != nil {
 			return nil, fmt.Errorf("%w: action.properties: %w", ErrNotJSON, err)
@@ -124,16 +148,20 @@ func sure(doc map[string]any) *ast.Term {
 }
 
 // Find implements [compiled.Input].
-func (q *question) Find(path []*ast.Term) (*ast.Term, bool) {
+func (q *question) Find(path []*ast.Term, glance bool) (*ast.Term, bool) {
 	switch name(path[0]) {
 	case "principal":
-		t := q.subject
-		for _, key := range path[1:] {
-			if t = t.Get(key); t == nil {
-				break
+		switch len(path) {
+		case 1:
+			return q.principal(), true
+		case 2:
+			if t := q.principalMember(path[1], true); t != someObject || glance {
+				return t, true
 			}
+			return q.principal().Get(path[1]), true
+		case 3:
+			return q.principalPart(path[1], path[2])
 		}
-		return t, true
 	case "action":
 		switch len(path) {
 		case 1:
@@ -164,6 +192,197 @@ func (q *question) Find(path []*ast.Term) (*ast.Term, bool) {
 		return nil, true
 	}
 	return nil, false
+}
+
+// principal is the principal as a whole. A policy that wants it wants it each time,
+// so it stays until the next garbage collection.
+func (q *question) principal() *ast.Term {
+	fresh := q.request.Who().Fresh(q.now)
+	if held := q.prepared.whole.Load(); held != nil {
+		if w := held.Value(); w != nil && w.fresh == fresh {
+			return w.principal
+		}
+	}
+	w := &whole{fresh, members(principalKeys, func(key *ast.Term) *ast.Term { return q.principalMember(key, false) })}
+	if q.prepared.version != 0 { // nobody else asks about one that was asserted
+		compiled.Seal(w.principal.Value)
+		held := weak.Make(w)
+		q.prepared.whole.Store(&held)
+	}
+	return w.principal
+}
+
+func (q *question) principalMember(key *ast.Term, glance bool) *ast.Term {
+	who := &q.who
+	switch name(key) {
+	case "type":
+		return word(who.Type)
+	case "credential":
+		return word(who.Credential)
+	case "id":
+		if who.ID != "" {
+			return &q.prepared.id
+		}
+	case "roles":
+		return &q.prepared.roles.term
+	case "user":
+		return portion(who.User != nil, glance, userKeys, q.userMember)
+	case "session":
+		return portion(who.Session != nil, glance, sessionKeys, q.sessionMember)
+	case "key":
+		return portion(who.Key != nil, glance, keyKeys, q.keyMember)
+	case "assertedBy":
+		return portion(who.AssertedBy != nil, glance, assertedKeys, q.assertedMember)
+	case "properties":
+		return q.prepared.properties
+	case "known":
+		if who.Known && who.Credential == CredentialAsserted {
+			return yes
+		}
+	}
+	return nil
+}
+
+// portion is a member that is an object, if it is there.
+func portion(there, glance bool, keys []*ast.Term, of func(key *ast.Term) *ast.Term) *ast.Term {
+	switch {
+	case !there:
+		return nil
+	case glance:
+		return someObject
+	}
+	return members(keys, of)
+}
+
+// principalPart is a member of a member of the principal.
+func (q *question) principalPart(of, key *ast.Term) (t *ast.Term, known bool) {
+	switch name(of) {
+	case "user":
+		return q.userMember(key), true
+	case "session":
+		return q.sessionMember(key), true
+	case "key":
+		return q.keyMember(key), true
+	case "assertedBy":
+		return q.assertedMember(key), true
+	}
+	return nil, false
+}
+
+func (q *question) userMember(key *ast.Term) *ast.Term {
+	u := q.who.User
+	if u == nil {
+		return nil
+	}
+	switch name(key) {
+	case "id":
+		return ast.StringTerm(u.ID)
+	case "name":
+		return ast.StringTerm(u.Name)
+	case "email":
+		return ast.StringTerm(u.Email)
+	case "emailVerified":
+		return ast.InternedTerm(u.EmailVerified)
+	case "username":
+		return text(u.Username)
+	case "banned":
+		return ast.InternedTerm(u.Banned)
+	case "createdAt":
+		return moment(u.CreatedAt)
+	case "attributes":
+		return q.prepared.attributes
+	}
+	return nil
+}
+
+func (q *question) sessionMember(key *ast.Term) *ast.Term {
+	s := q.who.Session
+	if s == nil {
+		return nil
+	}
+	switch name(key) {
+	case "id":
+		return ast.StringTerm(s.ID)
+	case "createdAt":
+		return moment(s.CreatedAt)
+	case "expiresAt":
+		return moment(s.ExpiresAt)
+	case "fresh":
+		return ast.InternedTerm(q.request.Who().Fresh(q.now))
+	case "impersonatedBy":
+		return text(s.ImpersonatedBy)
+	}
+	return nil
+}
+
+func (q *question) keyMember(key *ast.Term) *ast.Term {
+	k := q.who.Key
+	if k == nil {
+		return nil
+	}
+	switch name(key) {
+	case "id":
+		return ast.StringTerm(k.ID)
+	case "name":
+		return ast.StringTerm(k.Name)
+	case "permissions":
+		return &q.prepared.grants.term
+	case "metadata":
+		return q.prepared.metadata
+	case "createdAt":
+		return moment(k.CreatedAt)
+	case "expiresAt":
+		return moment(k.ExpiresAt)
+	}
+	return nil
+}
+
+func (q *question) assertedMember(key *ast.Term) *ast.Term {
+	by := q.who.AssertedBy
+	if by == nil {
+		return nil
+	}
+	switch name(key) {
+	case "type":
+		return word(by.Type)
+	case "id":
+		return ast.StringTerm(by.ID)
+	case "keyId":
+		return text(by.KeyID)
+	}
+	return nil
+}
+
+// words are those that say most often what kind something is of.
+var words = func() map[string]*ast.Term {
+	all := map[string]*ast.Term{}
+	for _, s := range []string{TypeUser, TypeServiceAccount, TypeAnonymous, CredentialNone, CredentialSession, CredentialAPIKey, CredentialAsserted} {
+		all[s] = ast.StringTerm(s)
+	}
+	return all
+}()
+
+func word(s string) *ast.Term {
+	if t := words[s]; t != nil {
+		return t
+	}
+	return ast.StringTerm(s)
+}
+
+// text returns s if there is one.
+func text(s string) *ast.Term {
+	if s == "" {
+		return nil
+	}
+	return ast.StringTerm(s)
+}
+
+// moment returns t if there is one.
+func moment(t time.Time) *ast.Term {
+	if t.IsZero() {
+		return nil
+	}
+	return ast.StringTerm(access.Moment(t))
 }
 
 func (q *question) actionMember(key *ast.Term) *ast.Term {
@@ -202,11 +421,9 @@ func named(t *ast.Term, s string) *ast.Term {
 	return t
 }
 
-func (q *question) actionTerm() *ast.Term { return members(q.actionMember, nameKey, propertiesKey) }
+func (q *question) actionTerm() *ast.Term { return members(actionKeys, q.actionMember) }
 
-func (q *question) resourceTerm() *ast.Term {
-	return members(q.resourceMember, typeKey, idKey, propertiesKey, knownKey)
-}
+func (q *question) resourceTerm() *ast.Term { return members(resourceKeys, q.resourceMember) }
 
 func (q *question) context() *ast.Term {
 	if q.about == nil {
@@ -216,7 +433,7 @@ func (q *question) context() *ast.Term {
 }
 
 // members makes an object of the members that there are.
-func members(of func(key *ast.Term) *ast.Term, keys ...*ast.Term) *ast.Term {
+func members(keys []*ast.Term, of func(key *ast.Term) *ast.Term) *ast.Term {
 	all := make([][2]*ast.Term, 0, len(keys))
 	for _, key := range keys {
 		if t := of(key); t != nil {
@@ -230,7 +447,7 @@ func members(of func(key *ast.Term) *ast.Term, keys ...*ast.Term) *ast.Term {
 func (q *question) Document() *ast.Term {
 	if q.document == nil {
 		q.document = ast.ObjectTerm(
-			[2]*ast.Term{principalKey, q.subject},
+			[2]*ast.Term{principalKey, q.principal()},
 			[2]*ast.Term{actionKey, q.actionTerm()},
 			[2]*ast.Term{resourceKey, q.resourceTerm()},
 			[2]*ast.Term{contextKey, q.context()},

@@ -128,7 +128,7 @@ func (m *memo) question(k *asked, r *Request, facts *Facts, now time.Time) bool 
 		return false
 	}
 	k.who = t.version << 1
-	if t.isFresh(who, now) {
+	if who.Fresh(now) {
 		k.who |= 1
 	}
 	if m.action {

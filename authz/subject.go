@@ -2,8 +2,11 @@ package authz
 
 import (
 	"fmt"
+	"reflect"
+	"runtime"
+	"sync"
 	"sync/atomic"
-	"time"
+	"weak"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -11,63 +14,83 @@ import (
 	"github.com/ostiary/ostiary/authz/compiled"
 )
 
-// terms are a subject as policies read it, built once.
+// terms are what is made of a subject once, for all decisions about it: what most
+// rules read, what many subjects have in common, and what may be large. The rest
+// of the form in which policies read it is made when it is read, for subjects are
+// remembered by the thousand and few of them are asked about at a time.
 type terms struct {
-	stale *ast.Term // the principal when its session is not fresh, or when it has none
-	fresh *ast.Term // the principal while its session is fresh; nil if it never is
 	// version is no other subject's. It is zero for one that was asserted, which is
 	// made anew for each question: nothing is remembered about it.
-	version uint64
+	version    uint64
+	id         ast.Term
+	roles      *common
+	grants     *common   // of the key; nil without one, as are
+	metadata   *ast.Term // those
+	attributes *ast.Term // of the user, likewise
+	properties *ast.Term // of one that was asserted, likewise
+	whole      atomic.Pointer[weak.Pointer[whole]]
 }
 
-// isFresh reports whether s, of which these are the terms, has a fresh session.
-func (t *terms) isFresh(s *Subject, now time.Time) bool {
-	return t.fresh != nil && now.Before(s.Identity().Session.FreshUntil)
+// whole is a principal as a whole, with a session that is fresh or is not.
+type whole struct {
+	fresh     bool
+	principal *ast.Term
 }
 
 // versions counts the subjects that were made.
 var versions atomic.Uint64
 
 // NewSubject prepares id for policies. It fails if a map in it holds a value
-// that is not JSON. The maps and slices in id must not change afterwards.
+// that is not JSON. The maps and slices in id must not change afterwards. Roles
+// and grants that equal those of another subject are shared with it.
 func NewSubject(id Identity) (*Subject, error) {
-	t := &terms{}
-	var err error
-	if t.stale, err = term(id.Document(false)); err != nil {
+	t, err := prepare(&id)
+	if err != nil {
 		return nil, fmt.Errorf("subject %s %q: %w", id.Type, id.ID, err)
-	}
-	if id.Session != nil && !id.Session.FreshUntil.IsZero() {
-		if t.fresh, err = term(id.Document(true)); err != nil {
-			return nil, fmt.Errorf("subject %s %q: %w", id.Type, id.ID, err)
-		}
-	}
-	if id.Credential != CredentialAsserted {
-		t.version = versions.Add(1)
 	}
 	return access.NewSubject(id, t), nil
 }
 
+// prepare also puts into id what it shares with others.
+func prepare(id *Identity) (t *terms, err error) {
+	t = &terms{id: ast.Term{Value: ast.String(id.ID)}}
+	asserted := id.Credential == CredentialAsserted
+	if !asserted {
+		t.version = versions.Add(1)
+	}
+	if t.roles, err = inCommon(common{roles: id.Roles}, access.Texts(id.Roles), !asserted); err != nil {
+		return nil, err
+	}
+	id.Roles = t.roles.roles
+	if id.User != nil {
+		if t.attributes, err = kept(id.User.Attributes); err != nil {
+			return nil, err
+		}
+	}
+	if id.Key != nil {
+		key := *id.Key
+		if t.grants, err = inCommon(common{permissions: key.Permissions}, key.Permissions.Document(), !asserted); err != nil {
+			return nil, err
+		}
+		if t.metadata, err = kept(key.Metadata); err != nil {
+			return nil, err
+		}
+		key.Permissions, id.Key = t.grants.permissions, &key
+	}
+	if asserted {
+		t.properties, err = kept(id.Properties)
+	}
+	return t, err
+}
+
 var anonymous = func() *terms {
 	id := Anonymous.Identity()
-	t, err := term(id.Document(false))
+	t, err := prepare(&id)
 	if err != nil {
 		panic(err)
 	}
-	return &terms{stale: t, version: versions.Add(1)}
+	return t
 }()
-
-// principal is s as policies read it at now. A subject that [NewSubject] did not
-// prepare, such as one of a remote service, means nothing here.
-func principal(s *Subject, now time.Time) (*ast.Term, error) {
-	t, ok := termsOf(s)
-	switch {
-	case !ok:
-		return nil, fmt.Errorf("subject %s %q was made by another service", s.Identity().Type, s.Identity().ID)
-	case t.isFresh(s, now):
-		return t.fresh, nil
-	}
-	return t.stale, nil
-}
 
 func termsOf(s *Subject) (t *terms, ok bool) {
 	if s == Anonymous {
@@ -75,6 +98,59 @@ func termsOf(s *Subject) (t *terms, ok bool) {
 	}
 	t, ok = s.Prepared().(*terms)
 	return t, ok
+}
+
+// common are roles or grants, as programs and as policies read them. Few
+// combinations of them are in use, by many subjects.
+type common struct {
+	roles       []string
+	permissions Permissions
+	term        ast.Term
+}
+
+// commons has those in use, by their text. It keeps none: one goes with the last
+// subject that has it, so that this grows no further than the memory of subjects.
+var commons sync.Map // string → weak.Pointer[common]
+
+// inCommon returns c, which reads as doc, or the same that others have already.
+func inCommon(c common, doc any, share bool) (*common, error) {
+	value, err := ast.InterfaceToValue(doc)
+	if err != nil {
+		return nil, err
+	}
+	compiled.Seal(value)
+	c.term.Value = value
+	text, short := appendValue(nil, doc)
+	if !share || !short {
+		return &c, nil
+	}
+	key, held := string(text), weak.Make(&c)
+	for {
+		before, there := commons.LoadOrStore(key, held)
+		if !there {
+			runtime.AddCleanup(&c, func(key string) { commons.CompareAndDelete(key, held) }, key)
+			return &c, nil
+		}
+		if same := before.(weak.Pointer[common]).Value(); same != nil {
+			// A list that is nil reads as one that is empty, and is not the same.
+			if reflect.DeepEqual(same.roles, c.roles) && reflect.DeepEqual(same.permissions, c.permissions) {
+				return same, nil
+			}
+			return &c, nil
+		}
+		commons.CompareAndDelete(key, before)
+	}
+}
+
+// kept is a JSON value that an application keeps of somebody, as policies read it.
+func kept(v any) (*ast.Term, error) {
+	if v == nil {
+		return ast.InternedNullTerm, nil
+	}
+	if m, ok := v.(map[string]any); ok && len(m) == 0 {
+		return noProperties, nil
+	}
+	return term(v)
 }
 
 // grants returns the grants of the key at work, and whether there is one.

@@ -17,7 +17,7 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
-// Ref names a row that a value was built on.
+// Ref names a row that a value was built on. Of kinds there are few.
 type Ref struct{ Kind, ID string }
 
 // Cache remembers values by key. Its methods are safe for concurrent use. It
@@ -37,7 +37,14 @@ type Cache[K comparable, V any] struct {
 
 	forgets atomic.Uint64 // how many there were; written under mu
 	mu      sync.Mutex
-	index   map[Ref]map[*entry[K, V]]struct{}
+	index   map[string]map[string]built[K, V] // by kind and id
+}
+
+// built are the entries that were built on a row: on most rows one, for which
+// a set would take more than the entry does.
+type built[K comparable, V any] struct {
+	first  *entry[K, V]
+	others map[*entry[K, V]]struct{} // nil if there are none
 }
 
 type entry[K comparable, V any] struct {
@@ -51,7 +58,7 @@ type entry[K comparable, V any] struct {
 // size of zero or less remembers nothing. refs tells the rows that a value was
 // built on, the same ones each time.
 func New[K comparable, V any](size int, life time.Duration, refs func(K, V) []Ref) *Cache[K, V] {
-	c := &Cache[K, V]{life: life, refs: refs, index: map[Ref]map[*entry[K, V]]struct{}{}}
+	c := &Cache[K, V]{life: life, refs: refs, index: map[string]map[string]built[K, V]{}}
 	if size > 0 {
 		c.entries = otter.Must(&otter.Options[K, *entry[K, V]]{
 			MaximumSize: size,
@@ -103,10 +110,10 @@ func (c *Cache[K, V]) Put(generation uint64, k K, v V, now time.Time) {
 		return
 	}
 	for _, r := range c.refs(k, v) {
-		if c.index[r] == nil {
-			c.index[r] = map[*entry[K, V]]struct{}{}
+		if c.index[r.Kind] == nil {
+			c.index[r.Kind] = map[string]built[K, V]{}
 		}
-		c.index[r][e] = struct{}{}
+		c.index[r.Kind][r.ID] = c.index[r.Kind][r.ID].with(e)
 	}
 	c.mu.Unlock()
 	// A forget from here on finds e in the index and marks it.
@@ -119,21 +126,31 @@ func (c *Cache[K, V]) Forget(kind, id string) {
 	var gone []*entry[K, V]
 	c.mu.Lock()
 	c.forgets.Add(1)
-	mark := func(entries map[*entry[K, V]]struct{}) {
-		for e := range entries {
-			if !e.gone.Swap(true) {
-				gone = append(gone, e)
-			}
+	mark := func(e *entry[K, V]) {
+		if e != nil && !e.gone.Swap(true) {
+			gone = append(gone, e)
 		}
 	}
-	if kind != "" && id != "" {
-		mark(c.index[Ref{kind, id}])
-	} else {
-		for r, entries := range c.index {
-			if kind == "" || kind == r.Kind {
-				mark(entries)
-			}
+	markRow := func(b built[K, V]) {
+		mark(b.first)
+		for e := range b.others {
+			mark(e)
 		}
+	}
+	markRows := func(rows map[string]built[K, V]) {
+		for _, b := range rows {
+			markRow(b)
+		}
+	}
+	switch {
+	case kind == "":
+		for _, rows := range c.index {
+			markRows(rows)
+		}
+	case id == "":
+		markRows(c.index[kind])
+	default:
+		markRow(c.index[kind][id])
 	}
 	for _, e := range gone {
 		c.unindex(e)
@@ -156,9 +173,38 @@ func (c *Cache[K, V]) drop(e *entry[K, V]) {
 
 func (c *Cache[K, V]) unindex(e *entry[K, V]) {
 	for _, r := range c.refs(e.key, e.value) {
-		delete(c.index[r], e)
-		if len(c.index[r]) == 0 {
-			delete(c.index, r)
+		rows := c.index[r.Kind]
+		if b := rows[r.ID].without(e); b.first != nil {
+			rows[r.ID] = b
+		} else {
+			delete(rows, r.ID)
 		}
 	}
+}
+
+func (b built[K, V]) with(e *entry[K, V]) built[K, V] {
+	switch {
+	case b.first == nil || b.first == e:
+		b.first = e
+	case b.others == nil:
+		b.others = map[*entry[K, V]]struct{}{e: {}}
+	default:
+		b.others[e] = struct{}{}
+	}
+	return b
+}
+
+func (b built[K, V]) without(e *entry[K, V]) built[K, V] {
+	if b.first == e {
+		b.first = nil
+		for other := range b.others {
+			b.first = other
+			break
+		}
+		e = b.first
+	}
+	if delete(b.others, e); len(b.others) == 0 {
+		b.others = nil
+	}
+	return b
 }

@@ -106,6 +106,39 @@ func TestACacheIsNotLargerThanItMayBe(t *testing.T) {
 	}
 }
 
+// Values that share a row are forgotten with it, all that are left when some of
+// them went before.
+func TestValuesThatShareARowAreForgottenTogether(t *testing.T) {
+	for n := range 5 {
+		for went := range 1 << n {
+			c := cache(10)
+			for i := range n {
+				c.Put(c.Generation(), fmt.Sprint(i), pair{fmt.Sprint(i), "shared"}, now)
+			}
+			c.Put(c.Generation(), "other", pair{"other", "own"}, now)
+			for i := range n {
+				if went>>i&1 == 1 {
+					c.Forget("a", fmt.Sprint(i))
+				}
+			}
+			for i := range n {
+				if _, ok := c.Get(fmt.Sprint(i), now); ok != (went>>i&1 == 0) {
+					t.Fatalf("%d of %b of %d: remembered: %v", i, went, n, ok)
+				}
+			}
+			c.Forget("b", "shared")
+			for i := range n {
+				if _, ok := c.Get(fmt.Sprint(i), now); ok {
+					t.Fatalf("%d of %d is remembered when %b went before", i, n, went)
+				}
+			}
+			if _, ok := c.Get("other", now); !ok {
+				t.Fatalf("what has nothing to do with it was forgotten")
+			}
+		}
+	}
+}
+
 // Nobody who asks after a forget has returned is given what was read before it.
 func TestNobodyIsGivenWhatWasForgotten(t *testing.T) {
 	c := cache(4) // small, so that entries are evicted as well

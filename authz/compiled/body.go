@@ -13,6 +13,7 @@ type body struct {
 	number int               // of the body at work
 	needed map[register]bool // somebody reads the register itself
 	final  bool              // the first pass only finds out what is needed
+	valued map[int]bool      // slots of which somebody reads the value
 	// plainly has containers made as the plan says.
 	plainly bool
 }
@@ -42,7 +43,7 @@ func (o *operand) value(m *machine, f []*ast.Term) *ast.Term {
 	case isConstant:
 		return o.t
 	case inSlot:
-		return m.world.slots[o.i] // found to be there before
+		return m.slot(o.i)
 	case isInput:
 		return m.input()
 	default:
@@ -78,6 +79,7 @@ func (b *body) operand(e env, o ir.Operand) operand {
 		return operand{kind: isConstant, t: k.term}
 	case part:
 		b.reading(k.slot)
+		b.valued[k.slot] = true
 		return operand{kind: inSlot, i: k.slot}
 	}
 	switch l := o.Value.(ir.Local); l {
@@ -108,6 +110,16 @@ func (b *body) reading(slot int) {
 	if b.final {
 		b.read[slot] = true
 	}
+}
+
+// glanced returns the slot for what can be seen at a glance: slot itself where all
+// of it is wanted anyway.
+func (b *body) glanced(slot int) int {
+	b.reading(slot)
+	if b.valued[slot] || !b.final {
+		return slot
+	}
+	return b.glance(slot)
 }
 
 // keeps reports whether steps have to put into l what is known of it.
@@ -312,14 +324,16 @@ func (b *body) constant(l ir.Local, t *ast.Term, e env) []step {
 }
 
 func (b *body) assign(s *ir.AssignVarStmt, e env) []step {
-	o, k, l := b.operand(e, s.Source), b.about(e, s.Source), s.Target
+	k, l := b.about(e, s.Source), s.Target
+	k.data = false // from here on it is a value like any other
+	if k.kind != nothing && (!b.final || !b.keeps(l)) {
+		e[l] = k // another name for it: nobody has read it yet
+		return nil
+	}
+	o := b.operand(e, s.Source)
 	delete(e, l)
 	if k.kind != nothing {
-		k.data = false // from here on it is a value like any other
 		e[l] = k
-		if !b.keeps(l) {
-			return nil
-		}
 	}
 	return []step{func(m *machine, f []*ast.Term) code {
 		f[l] = o.value(m, f) // may be undefined: an input that there is not
@@ -397,6 +411,9 @@ func (b *body) defined(l ir.Local, e env, want bool) []step {
 
 // equal compiles a comparison.
 func (b *body) equal(x, y ir.Operand, e env, want bool) []step {
+	if k := b.about(e, x); k.kind == part && !want && y.Value == ir.Val(ir.Bool(false)) {
+		return []step{holds(operand{kind: inSlot, i: b.glanced(k.slot)}, func(v ast.Value) bool { return !isFalse(v) })}
+	}
 	p, q := b.operand(e, x), b.operand(e, y)
 	if p.kind == isConstant {
 		p, q = q, p

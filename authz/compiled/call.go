@@ -78,7 +78,7 @@ func truth(fn *function, operands []operand) step {
 					return c
 				}
 			}
-			if t == nil || isFalse(t) {
+			if t == nil || isFalse(t.Value) {
 				return undefined
 			}
 			return next
@@ -89,7 +89,7 @@ func truth(fn *function, operands []operand) step {
 		if c != next {
 			return c
 		}
-		if t == nil || isFalse(t) {
+		if t == nil || isFalse(t.Value) {
 			return undefined
 		}
 		return next

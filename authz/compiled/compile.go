@@ -104,6 +104,7 @@ type slot struct {
 	name   string
 	key    *ast.Term
 	path   []*ast.Term
+	glance bool // it does not matter what is in an object; see Input
 }
 
 // directory finds functions by path.
@@ -151,7 +152,7 @@ func (c *compiler) function(fn *function, f *ir.Func) {
 	list := bodies(f)
 	s := survey(f, list)
 	fn.registers, fn.result = s.registers, int(f.Return)
-	b := &body{compiler: c, facts: s, fn: fn, needed: map[register]bool{}}
+	b := &body{compiler: c, facts: s, fn: fn, needed: map[register]bool{}, valued: map[int]bool{}}
 	for _, b.final = range []bool{false, true} {
 		fn.blocks = nil
 		for i, block := range list {
@@ -467,6 +468,20 @@ func (c *compiler) slot(parent int, name string) int {
 		c.program.slots = append(c.program.slots, slot{parent: parent, name: name, key: key, path: path})
 	}
 	return i
+}
+
+// glance returns the slot for a glance at the part of the input that slot i is for.
+func (c *compiler) glance(i int) int {
+	id := fmt.Sprint("glance ", i)
+	g, ok := c.slots[id]
+	if !ok {
+		g = len(c.program.slots)
+		c.slots[id] = g
+		s := c.program.slots[i]
+		s.glance = true
+		c.program.slots = append(c.program.slots, s)
+	}
+	return g
 }
 
 // reads sums up what was compiled.

@@ -49,8 +49,9 @@ var ErrUnsure = errors.New("only topdown can tell")
 type Input interface {
 	// Find returns what is at a path of strings, nil if there is nothing. The
 	// answer is known for paths of one element; for longer ones it may not be,
-	// and then the path without its last element is asked for.
-	Find(path []*ast.Term) (t *ast.Term, known bool)
+	// and then the path without its last element is asked for. With a glance it does
+	// not matter what is in an object: any other will do in its place.
+	Find(path []*ast.Term, glance bool) (t *ast.Term, known bool)
 	// Document returns the whole, nil if there is no input.
 	Document() *ast.Term
 }
@@ -59,7 +60,7 @@ type Input interface {
 type Document struct{ Term *ast.Term }
 
 // Find implements [Input].
-func (d Document) Find(path []*ast.Term) (*ast.Term, bool) {
+func (d Document) Find(path []*ast.Term, _ bool) (*ast.Term, bool) {
 	if len(path) != 1 {
 		return nil, false
 	}

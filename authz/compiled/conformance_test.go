@@ -137,7 +137,7 @@ func run(t *testing.T, c cases.TestCase) (refused string, err error) {
 	}
 	e := compiled.Evaluation{Context: t.Context(), Now: time.Now(), Cancel: topdown.NewCancel(), Strict: c.StrictError}
 	if input != nil {
-		e.Input = compiled.Document{Term: input}
+		e.Input = glancing{input}
 	}
 	results, err := program.Eval(e)
 	if errors.Is(err, compiled.ErrUnsure) {

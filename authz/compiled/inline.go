@@ -87,6 +87,10 @@ func (b *body) condition(s *ir.CallStmt, list []ir.Stmt, e env) step {
 	test, compare := tests[s.Func], comparisons[s.Func]
 	switch {
 	case test != nil && len(s.Args) == 1:
+		if k := b.about(e, s.Args[0]); k.kind == part {
+			delete(e, s.Result)
+			return holds(operand{kind: inSlot, i: b.glanced(k.slot)}, test)
+		}
 	case compare != nil && len(s.Args) == 2:
 		if k := b.about(e, s.Args[1]); k.kind == constant && s.Func == ast.Member.Name {
 			test = oneOf(k.term)
@@ -97,16 +101,7 @@ func (b *body) condition(s *ir.CallStmt, list []ir.Stmt, e env) step {
 	x := b.operand(e, s.Args[0])
 	if test != nil {
 		delete(e, s.Result)
-		return func(m *machine, f []*ast.Term) code {
-			t := x.value(m, f)
-			if t == nil {
-				return m.fail(ErrUnsure)
-			}
-			if !test(t.Value) {
-				return undefined
-			}
-			return next
-		}
+		return holds(x, test)
 	}
 	y := b.operand(e, s.Args[1])
 	delete(e, s.Result)
@@ -116,6 +111,20 @@ func (b *body) condition(s *ir.CallStmt, list []ir.Stmt, e env) step {
 			return m.fail(ErrUnsure)
 		}
 		if !compare(t, u) {
+			return undefined
+		}
+		return next
+	}
+}
+
+// holds compiles a test.
+func holds(x operand, test func(ast.Value) bool) step {
+	return func(m *machine, f []*ast.Term) code {
+		t := x.value(m, f)
+		if t == nil {
+			return m.fail(ErrUnsure)
+		}
+		if !test(t.Value) {
 			return undefined
 		}
 		return next

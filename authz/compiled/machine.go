@@ -208,7 +208,7 @@ func (m *machine) look(i int) *ast.Term {
 	if w.input != nil {
 		known := false
 		if s.parent < 0 || w.slots[s.parent] == nil {
-			t, known = w.input.Find(s.path)
+			t, known = w.input.Find(s.path, s.glance)
 		}
 		if !known && s.parent >= 0 {
 			if parent := m.slot(s.parent); parent != nil {

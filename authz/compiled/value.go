@@ -24,9 +24,9 @@ func same(a, b *ast.Term) bool {
 	return a.Value.Compare(b.Value) == 0
 }
 
-func isFalse(t *ast.Term) bool {
-	v, ok := t.Value.(ast.Boolean)
-	return ok && !bool(v)
+func isFalse(v ast.Value) bool {
+	b, ok := v.(ast.Boolean)
+	return ok && !bool(b)
 }
 
 // conflict is what topdown says of a rule with two values; where the rule is,
@@ -159,7 +159,7 @@ func (b *body) dotInput(slot int, l ir.Local, list []ir.Stmt, e env) (int, []ste
 			}
 		}
 	}
-	b.reading(slot)
+	slot = b.glanced(slot)
 	return 1, []step{func(m *machine, _ []*ast.Term) code {
 		if m.slot(slot) == nil {
 			return undefined
