@@ -149,7 +149,7 @@ func TestRecordHoldsWhatReplayNeeds(t *testing.T) {
 	if got.Failure != "broken" || got.RequestID != "q1" || got.Revision != "r1" {
 		t.Errorf("got %+v", got)
 	}
-	text := fmt.Sprint(got.Input)
+	text := fmt.Sprint(got.Document().Input)
 	for _, want := range []string{"192.0.2.1", "impersonatedBy:u0", "owner:u1", "name:delete", "1970-01-01T00:00:09.000Z"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("input %s lacks %q", text, want)

@@ -32,6 +32,11 @@ type dialect struct {
 
 	// parameter is the first parameter of a prepared statement.
 	parameter string
+	// argument is the nth parameter of a statement that has many.
+	argument func(n int) string
+	// orFail goes after the word INSERT of a statement of many rows, whose failure
+	// ends the transaction: nothing is kept to undo the statement alone.
+	orFail string
 	// filters says conditions.
 	filters *filterDialect
 	// oldestFirst orders rows of a table with createdAt and id as they came.

@@ -79,6 +79,7 @@ var postgresDialect = dialect{
 	propertiesType: `jsonb CHECK (jsonb_typeof("properties") = 'object')`,
 	bytewise:       `"C"`,
 	parameter:      "$1",
+	argument:       func(n int) string { return "$" + strconv.Itoa(n) },
 	entityTexts:    postgresEntityTexts,
 	permanent:      postgresPermanent,
 	filters:        postgresFilters,

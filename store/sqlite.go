@@ -65,7 +65,7 @@ func openSQLite(ctx context.Context, path string, p Pool) (*DB, error) {
 	}
 	uri := "file:" + (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath()
 
-	writer, err := sqlitePool(uri, 1, "_txlock=immediate")
+	writer, err := sqlitePool(uri, 1, "_txlock=immediate", "_pragma=cache_size(-16384)")
 	if err != nil {
 		return nil, err
 	}
@@ -141,6 +141,8 @@ var sqliteDialect = dialect{
 	propertiesType: `text CHECK (CASE WHEN json_valid("properties") THEN json_type("properties") = 'object' ELSE FALSE END)`,
 	bytewise:       "BINARY",
 	parameter:      "?1",
+	argument:       func(int) string { return "?" },
+	orFail:         " OR FAIL",
 	entityTexts:    sqliteEntityTexts,
 	permanent:      sqlitePermanent,
 	filters:        sqliteFilters,
