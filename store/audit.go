@@ -142,10 +142,9 @@ func decode(s *string, v any) error {
 	return d.Decode(v)
 }
 
-// recordColumns are written in this order, by [recordWriter.add]. The rare ones come
-// last: most records have nothing for them, and what the statement says needs no
-// argument.
-var recordColumns = []struct{ name, rare string }{
+// recordColumns are written in this order, by [recordWriter.add]. Most records have
+// for the last of them the usual value, which the statement then says by itself.
+var recordColumns = columnsOfRecords{
 	{name: "id"}, {name: "at"}, {name: "allow"}, {name: "revision"}, {name: "dataRevision"},
 	{name: "actorType"}, {name: "actorId"}, {name: "actorCredential"}, {name: "actorKeyId"},
 	{name: "action"}, {name: "resourceType"}, {name: "resourceId"}, {name: "resourceProperties"},
@@ -155,39 +154,29 @@ var recordColumns = []struct{ name, rare string }{
 	{"erased", "NULL"}, {"masked", "NULL"}, {"maskFailure", "''"},
 }
 
-// writeSizes are how many records a statement writes, so that few statements write
-// however many there are.
-var writeSizes = []int{64, 8, 1}
+type columnsOfRecords []struct{ name, usual string }
 
-// insertRecords is the statement that writes so many records: with all, what only rare
-// ones have as well.
-func (d dialect) insertRecords(of statementOf) string {
+// all are the names of the columns.
+func (cs columnsOfRecords) all() string {
 	var b strings.Builder
-	b.WriteString("INSERT" + d.orFail + ` INTO "ostiary_decision" (`)
-	for i, c := range recordColumns {
+	for i, c := range cs {
 		if i > 0 {
 			b.WriteString(", ")
 		}
 		b.WriteString(`"` + c.name + `"`)
 	}
-	b.WriteString(") VALUES ")
-	arg := 0
-	for row := range of.n {
-		if row > 0 {
-			b.WriteString(", ")
+	return b.String()
+}
+
+// usual are the values that are no arguments, each after a comma. With all of the
+// columns given there are none.
+func (cs columnsOfRecords) usual(all bool) string {
+	var b strings.Builder
+	for _, c := range cs {
+		if c.usual != "" && !all {
+			b.WriteString(", " + c.usual)
 		}
-		for i, c := range recordColumns {
-			b.WriteString([]string{"(", ", "}[min(i, 1)])
-			if c.rare != "" && !of.all {
-				b.WriteString(c.rare)
-				continue
-			}
-			arg++
-			b.WriteString(d.argument(arg))
-		}
-		b.WriteString(")")
 	}
-	b.WriteString(" ON CONFLICT DO NOTHING")
 	return b.String()
 }
 
@@ -199,32 +188,32 @@ func (db *DB) WriteRecords(ctx context.Context, records []audit.Record) error {
 	}
 	return db.fail("write records", db.writer.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		w := recordWriter{dialect: db.dialect, tx: tx, prepared: map[statementOf]*sql.Stmt{}}
-		for _, size := range writeSizes {
-			for len(records) >= size {
-				if err := w.write(ctx, records[:size]); err != nil {
-					return err
-				}
-				records = records[size:]
+		for len(records) > 0 {
+			n := db.dialect.atOnce(len(records))
+			if err := w.write(ctx, records[:n]); err != nil {
+				return err
 			}
+			records = records[n:]
 		}
 		return nil
 	}))
 }
 
-// recordWriter writes records in one transaction. Values are arguments of prepared
-// statements: in their text, to read them again would cost the database more than to
-// keep them.
+// recordWriter writes records in one transaction. Values are arguments: out of the
+// text of a statement the database would have to read them again, at the price of
+// keeping them.
 type recordWriter struct {
 	dialect  dialect
 	tx       bun.Tx
-	prepared map[statementOf]*sql.Stmt
+	prepared map[statementOf]*sql.Stmt // where that pays
 
 	args []any
 	json []byte // of the records that are written together
 	ends []int  // of each text in it
 }
 
-// statementOf is what a statement that writes records depends on.
+// statementOf is what a statement that writes records depends on: how many there are,
+// and whether all of their columns are given.
 type statementOf struct {
 	n   int
 	all bool
@@ -232,15 +221,6 @@ type statementOf struct {
 
 func (w *recordWriter) write(ctx context.Context, records []audit.Record) error {
 	all := slices.ContainsFunc(records, rare)
-	of := statementOf{len(records), all}
-	statement := w.prepared[of]
-	if statement == nil {
-		var err error
-		if statement, err = w.tx.PrepareContext(ctx, w.dialect.insertRecords(of)); err != nil {
-			return err
-		}
-		w.prepared[of] = statement
-	}
 	// First the texts, as one string that all arguments are parts of.
 	w.json, w.ends = w.json[:0], w.ends[:0]
 	for i := range records {
@@ -253,8 +233,7 @@ func (w *recordWriter) write(ctx context.Context, records []audit.Record) error 
 	for i := range records {
 		w.add(&records[i], &texts, all)
 	}
-	_, err := statement.ExecContext(ctx, w.args...)
-	return err
+	return w.dialect.write(ctx, w, statementOf{len(records), all}, w.args)
 }
 
 // rare reports whether r has something for the columns that most records have
