@@ -57,12 +57,15 @@ type Record struct {
 	AssertedBy   Asserter // who vouches for the actor, if somebody does
 	Action       string
 	Resource     authz.Resource
-	Mapped       string         // the permission that a table mapped the request to, which its key may need
-	Input        map[string]any // the input document as the policy saw it
-	Reasons      []authz.Reason
-	Context      map[string]any // what the policy handed back
-	Failure      string         // why no policy answered, if none did
-	RequestID    string
+	Mapped       string // the permission that a table mapped the request to, which its key may need
+	// Input is the input document as the policy saw it. On its way to the store a
+	// record may be without it: [Record.AppendInput] and [Record.Document] have it
+	// all the same.
+	Input     map[string]any
+	Reasons   []authz.Reason
+	Context   map[string]any // what the policy handed back
+	Failure   string         // why no policy answered, if none did
+	RequestID string
 	// NDBuiltinCache has what built-ins answered whose answer depends on more
 	// than their operands, by name and operands; see [authz.Nondeterminism].
 	NDBuiltinCache map[string]any
@@ -74,6 +77,27 @@ type Record struct {
 	// MaskFailure says where the mask rule failed. All that it could have
 	// masked is then erased.
 	MaskFailure string
+
+	decided *entry // what the input document is of, until somebody needs Input
+}
+
+// AppendInput appends the input document as JSON, and nothing if there is none.
+func (r *Record) AppendInput(b []byte) ([]byte, error) {
+	switch {
+	case r.decided != nil:
+		return r.decided.Request.AppendDocument(b, r.decided.Facts, r.decided.Decision.Time)
+	case len(r.Input) == 0:
+		return b, nil
+	}
+	return authz.AppendJSON(b, r.Input, nil)
+}
+
+// input returns Input, which is made if it is not there.
+func (r *Record) input() map[string]any {
+	if r.decided != nil {
+		return r.decided.Request.Document(r.decided.Facts, r.decided.Decision.Time)
+	}
+	return r.Input
 }
 
 // Incomplete says what is missing to decide again what r is about, or nothing.
@@ -83,7 +107,7 @@ func (r *Record) Incomplete() string {
 		return "the input was taken out because the mask failed"
 	case len(r.Masked)+len(r.Erased) > 0:
 		return "parts are masked: " + strings.Join(slices.Sorted(slices.Values(slices.Concat(r.Erased, r.Masked))), ", ")
-	case len(r.Input) == 0:
+	case len(r.Input) == 0 && r.decided == nil:
 		return "the input was not recorded"
 	case r.At.IsZero():
 		return "the time was not recorded"
@@ -112,6 +136,8 @@ type Query struct {
 
 // Store is where records are kept.
 type Store interface {
+	// WriteRecords keeps all of records or none. They may be written again after
+	// an error, whatever became of them.
 	WriteRecords(ctx context.Context, records []Record) error
 	// Record returns ErrNotFound for an unknown id.
 	Record(ctx context.Context, id string) (Record, error)

@@ -61,7 +61,7 @@ func (r *Record) Document() Document {
 		ID: r.ID, Time: r.At.UTC().Format(timeLayout), Allow: r.Allow, PolicyRevision: r.Revision, DataRevision: r.DataRevision,
 		Principal: ActorDocument(r.Actor), Action: r.Action, Resource: ResourceDocument{r.Resource.Type, r.Resource.ID}, Mapped: r.Mapped,
 		Reasons: r.Reasons, Failure: r.Failure, RequestID: r.RequestID,
-		Context: r.Context, Input: r.Input, NDBuiltinCache: r.NDBuiltinCache,
+		Context: r.Context, Input: r.input(), NDBuiltinCache: r.NDBuiltinCache,
 		Erased: r.Erased, Masked: r.Masked, MaskFailure: r.MaskFailure,
 	}
 	if d.Reasons == nil {

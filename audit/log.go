@@ -52,6 +52,10 @@ type Log struct {
 	wake   chan struct{}
 
 	writing sync.Mutex // one batch at a time, in order
+	// What Flush has made of decisions that wait and told to the sinks, until the
+	// store has it.
+	ready batchOf
+
 	failing atomic.Bool
 	lost    atomic.Uint64
 	written atomic.Uint64
@@ -63,15 +67,11 @@ type shard struct {
 	mu      sync.Mutex
 	waiting []*entry
 	_       [64]byte // keeps neighbours out of one cache line
-
-	// What Flush has made of the head of waiting and told to the sinks, until
-	// the store has it.
-	ready batchOf
 }
 
-// batchOf is what came of so many entries.
+// batchOf is what came of the heads of all shards.
 type batchOf struct {
-	entries int
+	entries []int // of each shard
 	records []Record
 }
 
@@ -103,8 +103,10 @@ type outlet struct {
 // ErrFull reports that a decision could not be kept.
 var ErrFull = errors.New("decision log is full or its storage is away")
 
-// batch is how many records go into one write.
-const batch = 500
+// batch is how many records go into one write. What a database does once for a
+// transaction, and for a page that many of its rows are on, is shared by them; and
+// nothing else can be written meanwhile.
+const batch = 1000
 
 // NewLog returns a Log that writes to store while [Log.Run] runs.
 func NewLog(store Store, o Options) *Log {
@@ -230,32 +232,50 @@ func (l *Log) tell(ctx context.Context, o *outlet) {
 func (l *Log) Flush(ctx context.Context) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
+	left := make([]int, len(l.shards))
 	for i := range l.shards {
-		s := &l.shards[i]
-		for {
-			if s.ready.entries == 0 {
-				entries := s.head()
-				if len(entries) == 0 {
-					break
-				}
-				records, err := l.records(ctx, entries)
-				if err != nil {
-					return err
-				}
-				s.ready = batchOf{len(entries), records}
-				l.offer(records)
+		left[i] = l.shards[i].count()
+	}
+	for {
+		if l.ready.entries == nil {
+			counts, entries := l.heads(left)
+			if len(entries) == 0 {
+				break
 			}
-			if err := l.store.WriteRecords(ctx, s.ready.records); err != nil {
-				l.failing.Store(true)
+			records, err := l.records(ctx, entries)
+			if err != nil {
 				return err
 			}
-			s.drop(s.ready.entries)
-			l.written.Add(uint64(len(s.ready.records)))
-			s.ready = batchOf{}
+			l.ready = batchOf{counts, records}
+			l.offer(records)
 		}
+		if err := l.store.WriteRecords(ctx, l.ready.records); err != nil {
+			l.failing.Store(true)
+			return err
+		}
+		for i, n := range l.ready.entries {
+			l.shards[i].drop(n)
+			left[i] -= n
+		}
+		l.written.Add(uint64(len(l.ready.records)))
+		l.ready = batchOf{}
 	}
 	l.failing.Store(false)
 	return nil
+}
+
+// heads returns the oldest entries that wait, a batch of them at most, and how many
+// are of each shard: of none more than are left. They stay until drop.
+func (l *Log) heads(left []int) (counts []int, entries []*entry) {
+	counts = make([]int, len(l.shards))
+	// As many of each: nobody's buffer runs full while another's is emptied.
+	each := max(1, batch/len(l.shards))
+	for i := range l.shards {
+		head := l.shards[i].head(min(each, left[i]))
+		counts[i] = len(head)
+		entries = append(entries, head...)
+	}
+	return counts, entries
 }
 
 // offer hands records to the sinks that have room for them.
@@ -280,7 +300,11 @@ func (l *Log) records(ctx context.Context, entries []*entry) ([]Record, error) {
 	records := make([]Record, 0, len(entries))
 	for _, e := range entries {
 		r, drop := e.record(), false
-		if e.Policy != nil && e.Policy.Masking() {
+		masking := e.Policy != nil && e.Policy.Masking()
+		if masking || len(l.sinks) > 0 {
+			r.Input, r.decided = r.input(), nil // once for all that need it
+		}
+		if masking {
 			drop = l.rules(ctx, e.Policy, &r)
 			if err := ctx.Err(); err != nil {
 				return nil, err // says nothing about the rules
@@ -321,11 +345,17 @@ func (l *Log) rules(ctx context.Context, p *authz.Policy, r *Record) (drop bool)
 	return false
 }
 
-// head returns the oldest entries that wait; they stay until drop.
-func (s *shard) head() []*entry {
+func (s *shard) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.waiting[:min(batch, len(s.waiting))]
+	return len(s.waiting)
+}
+
+// head returns the oldest n entries that wait; they stay until drop.
+func (s *shard) head(n int) []*entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.waiting[:n]
 }
 
 func (s *shard) drop(n int) {
@@ -360,9 +390,7 @@ func (l *Log) Untold() (n uint64) {
 func (l *Log) Waiting() int {
 	n := 0
 	for i := range l.shards {
-		l.shards[i].mu.Lock()
-		n += len(l.shards[i].waiting)
-		l.shards[i].mu.Unlock()
+		n += l.shards[i].count()
 	}
 	return n
 }
@@ -375,8 +403,8 @@ func (e *entry) record() Record {
 	r := Record{
 		ID: e.Decision.ID, At: e.Decision.Time, Allow: e.Decision.Allow, Revision: e.Decision.Revision, DataRevision: e.known,
 		Actor: ActorOf(id), Action: e.Request.Action.Name, Resource: e.Request.Resource, Mapped: e.Request.Mapped,
-		Input:   e.Request.Document(e.Facts, e.Decision.Time),
 		Reasons: e.Decision.Reasons, Context: e.Decision.Context,
+		decided: e,
 	}
 	if id.AssertedBy != nil {
 		r.AssertedBy = Asserter(*id.AssertedBy)
@@ -388,7 +416,7 @@ func (e *entry) record() Record {
 	}
 	if errors.Is(e.Failure, authz.ErrNotJSON) {
 		// Nor can it be kept: it would hold up all that wait behind it.
-		r.Input, r.Resource.Properties = nil, nil
+		r.decided, r.Resource.Properties = nil, nil
 	}
 	if e.Facts != nil {
 		r.RequestID = e.Facts.RequestID

@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -79,6 +80,51 @@ func TestEachDecisionIsWrittenOnce(t *testing.T) {
 	}
 }
 
+// busy is storage during whose writes more is decided.
+type busy struct {
+	memory
+	log     *audit.Log
+	decided int
+}
+
+func (b *busy) WriteRecords(ctx context.Context, records []audit.Record) error {
+	for range records {
+		b.decided++
+		if err := b.log.Record(ctx, authz.Outcome{Request: request, Decision: decision(b.decided)}); err != nil {
+			return err
+		}
+	}
+	return b.memory.WriteRecords(ctx, records)
+}
+
+// A flush ends, however much is decided meanwhile: whoever reads waits for it.
+func TestFlushWritesWhatWaitsWhenItBegins(t *testing.T) {
+	b := &busy{}
+	b.log = audit.NewLog(b, audit.Options{})
+	const n = 3000
+	for b.decided < n {
+		b.decided++
+		if err := b.log.Record(t.Context(), authz.Outcome{Request: request, Decision: decision(b.decided)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.log.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, r := range b.records {
+		seen[r.ID] = true
+	}
+	for i := range n {
+		if !seen[decision(i+1).ID] {
+			t.Fatalf("%s waited and is not written", decision(i+1).ID)
+		}
+	}
+	if len(b.records) != n || b.log.Waiting() != n || b.log.Written() != n {
+		t.Errorf("%d are written (counted %d), %d wait, want %d of each", len(b.records), b.log.Written(), b.log.Waiting(), n)
+	}
+}
+
 func TestFullBufferCountsWhatIsLost(t *testing.T) {
 	m := &memory{}
 	l := audit.NewLog(m, audit.Options{Buffer: 8})
@@ -149,7 +195,17 @@ func TestRecordHoldsWhatReplayNeeds(t *testing.T) {
 	if got.Failure != "broken" || got.RequestID != "q1" || got.Revision != "r1" {
 		t.Errorf("got %+v", got)
 	}
-	text := fmt.Sprint(got.Input)
+	input, err := got.AppendInput(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want, err := json.Marshal(r.Document(authz.FactsFrom(ctx), decision(9).Time)); err != nil || string(input) != string(want) {
+		t.Errorf("input %s, %v, want %s", input, err, want)
+	}
+	if why := got.Incomplete(); why != "" {
+		t.Error(why)
+	}
+	text := fmt.Sprint(got.Document().Input)
 	for _, want := range []string{"192.0.2.1", "impersonatedBy:u0", "owner:u1", "name:delete", "1970-01-01T00:00:09.000Z"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("input %s lacks %q", text, want)

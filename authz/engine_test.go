@@ -67,6 +67,27 @@ func subject(t testing.TB, id authz.Identity) *authz.Subject {
 
 var listUsers = authz.Request{Action: authz.Action{Name: "list"}, Resource: authz.Resource{Type: "user"}}
 
+func TestIDsOfDecisionsAreUniqueAndBeginWithTheirTime(t *testing.T) {
+	now := time.UnixMilli(1<<40 - 2000) // digits carry over meanwhile
+	e := engine(t, minimal(`decision := {"allow": true, "reasons": [], "context": {}}`), authz.Options{Clock: func() time.Time { return now }, Memo: -1})
+	seen, before := map[string]bool{}, ""
+	for range 4000 {
+		now = now.Add(time.Millisecond)
+		first, second := decide(t, e, listUsers).ID, decide(t, e, listUsers).ID
+		if seen[first] || seen[second] || first == second {
+			t.Fatalf("%s or %s is there twice", first, second)
+		}
+		seen[first], seen[second] = true, true
+		if len(first) != 26 || strings.Trim(first, "234567ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+			t.Fatalf("%s is not of 26 digits", first)
+		}
+		if first <= before || second <= before {
+			t.Fatalf("%s and %s are not after %s", first, second, before)
+		}
+		before = max(first, second)
+	}
+}
+
 func TestZeroDecisionDenies(t *testing.T) {
 	if (authz.Decision{}).Allow {
 		t.Error("the zero Decision allows")

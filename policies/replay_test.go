@@ -26,7 +26,14 @@ type workload struct {
 }
 
 func (w *workload) WriteRecords(_ context.Context, records []audit.Record) error {
-	w.records = append(w.records, records...)
+	for i := range records {
+		d := records[i].Document()
+		r, err := d.Record()
+		if err != nil {
+			return err
+		}
+		w.records = append(w.records, r)
+	}
 	return nil
 }
 

@@ -2,14 +2,12 @@ package server
 
 import (
 	"context"
-	stdjson "encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -417,7 +415,8 @@ func (w *decisionWriter) decision(ctx context.Context, q authz.Request, d authz.
 		if i > 0 {
 			w.b = append(w.b, ',')
 		}
-		if err := w.reason(&d.Reasons[i]); err != nil {
+		var err error
+		if w.b, err = d.Reasons[i].AppendJSON(w.b, appendEncoded); err != nil {
 			return err
 		}
 	}
@@ -487,88 +486,24 @@ func (w *decisionWriter) principal(s *authz.Subject) {
 	w.b = append(w.b, '}')
 }
 
-func (w *decisionWriter) reason(r *authz.Reason) error {
-	w.b = append(w.b, `{"code":`...)
-	w.text(r.Code)
-	w.b = append(w.b, `,"message":`...)
-	w.text(r.Message)
-	if r.Permission != "" {
-		w.b = append(w.b, `,"permission":`...)
-		w.text(r.Permission)
-	}
-	if len(r.Details) > 0 {
-		w.b = append(w.b, `,"details":`...)
-		if err := w.value(r.Details); err != nil {
-			return err
-		}
-	}
-	w.b = append(w.b, '}')
-	return nil
-}
-
-func (w *decisionWriter) text(s string) {
-	// What is not valid UTF-8 is replaced, and that is all the error says.
-	w.b, _ = jsontext.AppendQuote(w.b, s)
-}
+func (w *decisionWriter) text(s string) { w.b = authz.AppendText(w.b, s) }
 
 func (w *decisionWriter) member(name string, v any) error {
 	w.b = append(w.b, ',', '"')
 	w.b = append(w.b, name...)
 	w.b = append(w.b, '"', ':')
-	return w.encoded(v)
-}
-
-func (w *decisionWriter) encoded(v any) error {
-	text, err := encode(v)
-	w.b = append(w.b, text...)
+	var err error
+	w.b, err = appendEncoded(w.b, v)
 	return err
 }
 
-// value writes what a policy said as encode does. Of most of it no package for
-// JSON is needed.
+// value writes what a policy said as encode does.
 func (w *decisionWriter) value(v any) (err error) {
-	switch v := v.(type) {
-	case nil:
-		w.b = append(w.b, "null"...)
-	case bool:
-		w.b = strconv.AppendBool(w.b, v)
-	case string:
-		w.b, err = jsontext.AppendQuote(w.b, v)
-	case stdjson.Number:
-		if number := jsontext.Value(v); number.Kind() != '0' || !number.IsValid() || strings.ContainsAny(string(v), " \t\r\n") {
-			return w.encoded(v)
-		}
-		w.b = append(w.b, v...)
-	case []any:
-		w.b = append(w.b, '[')
-		for i, element := range v {
-			if i > 0 {
-				w.b = append(w.b, ',')
-			}
-			if err := w.value(element); err != nil {
-				return err
-			}
-		}
-		w.b = append(w.b, ']')
-	case map[string]any:
-		names := slices.AppendSeq(make([]string, 0, 8), maps.Keys(v))
-		slices.Sort(names)
-		w.b = append(w.b, '{')
-		for i, name := range names {
-			if i > 0 {
-				w.b = append(w.b, ',')
-			}
-			if w.b, err = jsontext.AppendQuote(w.b, name); err != nil {
-				return err
-			}
-			w.b = append(w.b, ':')
-			if err := w.value(v[name]); err != nil {
-				return err
-			}
-		}
-		w.b = append(w.b, '}')
-	default:
-		return w.encoded(v)
-	}
+	w.b, err = authz.AppendJSON(w.b, v, appendEncoded)
 	return err
+}
+
+func appendEncoded(b []byte, v any) ([]byte, error) {
+	text, err := encode(v)
+	return append(b, text...), err
 }

@@ -3,9 +3,11 @@ package store
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,55 +142,183 @@ func decode(s *string, v any) error {
 	return d.Decode(v)
 }
 
+// recordColumns are written in this order, by [recordWriter.add]. Most records have
+// for the last of them the usual value, which the statement then says by itself.
+var recordColumns = columnsOfRecords{
+	{name: "id"}, {name: "at"}, {name: "allow"}, {name: "revision"}, {name: "dataRevision"},
+	{name: "actorType"}, {name: "actorId"}, {name: "actorCredential"}, {name: "actorKeyId"},
+	{name: "action"}, {name: "resourceType"}, {name: "resourceId"}, {name: "resourceProperties"},
+	{name: "input"}, {name: "reasons"}, {name: "codes"}, {name: "requestId"},
+	{"actorImpersonatedBy", "''"}, {"assertedByType", "''"}, {"assertedById", "''"}, {"assertedByKeyId", "''"},
+	{"mapped", "''"}, {"failure", "''"}, {"context", "NULL"}, {"ndBuiltinCache", "NULL"},
+	{"erased", "NULL"}, {"masked", "NULL"}, {"maskFailure", "''"},
+}
+
+type columnsOfRecords []struct{ name, usual string }
+
+// all are the names of the columns.
+func (cs columnsOfRecords) all() string {
+	var b strings.Builder
+	for i, c := range cs {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(`"` + c.name + `"`)
+	}
+	return b.String()
+}
+
+// usual are the values that are no arguments, each after a comma. With all of the
+// columns given there are none.
+func (cs columnsOfRecords) usual(all bool) string {
+	var b strings.Builder
+	for _, c := range cs {
+		if c.usual != "" && !all {
+			b.WriteString(", " + c.usual)
+		}
+	}
+	return b.String()
+}
+
 // WriteRecords implements [audit.Store]. A record that is there already is
 // passed over, so a batch may be written again after a failure.
 func (db *DB) WriteRecords(ctx context.Context, records []audit.Record) error {
 	if len(records) == 0 {
 		return nil
 	}
-	rows := make([]*recordRow, len(records))
-	for i, r := range records {
-		var err error
-		if rows[i], err = newRecordRow(r); err != nil {
-			return fmt.Errorf("record %s: %w", r.ID, err)
-		}
-	}
 	return db.fail("write records", db.writer.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		// One statement, but not one whose text grows without bound.
-		for len(rows) > 0 {
-			n := min(len(rows), 200)
-			batch := rows[:n]
-			if _, err := tx.NewInsert().Model(&batch).On("CONFLICT DO NOTHING").Exec(ctx); err != nil {
+		w := recordWriter{dialect: db.dialect, tx: tx, prepared: map[statementOf]*sql.Stmt{}}
+		for len(records) > 0 {
+			n := db.dialect.atOnce(len(records))
+			if err := w.write(ctx, records[:n]); err != nil {
 				return err
 			}
-			rows = rows[n:]
+			records = records[n:]
 		}
 		return nil
 	}))
 }
 
-func newRecordRow(r audit.Record) (*recordRow, error) {
-	row := &recordRow{
-		ID: r.ID, At: newInstant(r.At), Allow: r.Allow, Revision: r.Revision, actorRow: actorRow(r.Actor),
-		Action: storable(r.Action), ResourceType: storable(r.Resource.Type), ResourceID: storable(r.Resource.ID), Mapped: storable(r.Mapped),
-		Failure: storable(r.Failure), RequestID: storable(r.RequestID), DataRevision: r.DataRevision, MaskFailure: storable(r.MaskFailure),
-		AssertedByType: storable(r.AssertedBy.Type), AssertedByID: storable(r.AssertedBy.ID), AssertedByKeyID: storable(r.AssertedBy.KeyID),
+// recordWriter writes records in one transaction. Values are arguments: out of the
+// text of a statement the database would have to read them again, at the price of
+// keeping them.
+type recordWriter struct {
+	dialect  dialect
+	tx       bun.Tx
+	prepared map[statementOf]*sql.Stmt // where that pays
+
+	args []any
+	json []byte // of the records that are written together
+	ends []int  // of each text in it
+}
+
+// statementOf is what a statement that writes records depends on: how many there are,
+// and whether all of their columns are given.
+type statementOf struct {
+	n   int
+	all bool
+}
+
+func (w *recordWriter) write(ctx context.Context, records []audit.Record) error {
+	all := slices.ContainsFunc(records, rare)
+	// First the texts, as one string that all arguments are parts of.
+	w.json, w.ends = w.json[:0], w.ends[:0]
+	for i := range records {
+		if err := w.encode(&records[i], all); err != nil {
+			return fmt.Errorf("record %s: %w", records[i].ID, err)
+		}
 	}
-	row.actorRow.Type, row.actorRow.ID = storable(r.Actor.Type), storable(r.Actor.ID)
-	var codes strings.Builder
+	texts := texts{string(w.json), w.ends, 0}
+	w.args = w.args[:0]
+	for i := range records {
+		w.add(&records[i], &texts, all)
+	}
+	return w.dialect.write(ctx, w, statementOf{len(records), all}, w.args)
+}
+
+// rare reports whether r has something for the columns that most records have
+// nothing for.
+func rare(r audit.Record) bool {
+	return r.Actor.ImpersonatedBy != "" || r.AssertedBy != (audit.Asserter{}) || r.Mapped != "" || r.Failure != "" || len(r.Context) > 0 ||
+		len(r.NDBuiltinCache) > 0 || len(r.Erased) > 0 || len(r.Masked) > 0 || r.MaskFailure != ""
+}
+
+// encode appends the texts that r has in JSON, in the order in which add takes them.
+func (w *recordWriter) encode(r *audit.Record, all bool) (err error) {
+	b := newInstant(r.At).AppendFormat(w.json, instantLayout)
+	end := func() { w.ends = append(w.ends, len(b)) }
+	end()
+	object := func(m map[string]any) {
+		if err == nil && len(m) > 0 {
+			b, err = authz.AppendJSON(b, m, nil)
+		}
+		end()
+	}
+	list := func(of []string) {
+		if len(of) > 0 {
+			b, _ = authz.AppendJSON(b, authz.Texts(of), nil)
+		}
+		end()
+	}
+	object(r.Resource.Properties)
+	if err == nil {
+		b, err = r.AppendInput(b)
+	}
+	end()
+	for i := range r.Reasons {
+		if err == nil {
+			b, err = r.Reasons[i].AppendJSON(append(b, "[,"[min(i, 1)]), nil)
+		}
+	}
+	if len(r.Reasons) > 0 {
+		b = append(b, ']')
+	}
+	end()
+	if all {
+		object(r.Context)
+		object(r.NDBuiltinCache)
+		list(r.Erased)
+		list(r.Masked)
+	}
+	w.json = b
+	return err
+}
+
+// texts are what encode has appended, one after the other.
+type texts struct {
+	all  string
+	ends []int
+	from int
+}
+
+func (t *texts) next() string {
+	s := t.all[t.from:t.ends[0]]
+	t.from, t.ends = t.ends[0], t.ends[1:]
+	return s
+}
+
+// some is next, and NULL if there is none.
+func (t *texts) some() any {
+	if s := t.next(); s != "" {
+		return s
+	}
+	return nil
+}
+
+// add adds the arguments of r.
+func (w *recordWriter) add(r *audit.Record, t *texts, all bool) {
+	codes := ""
 	for _, reason := range r.Reasons {
-		codes.WriteString("|" + reason.Code + "|")
+		codes += "|" + reason.Code + "|"
 	}
-	row.Codes = storable(codes.String())
-	var errs [7]error
-	row.ResourceProperties, errs[0] = encode(r.Resource.Properties)
-	row.Input, errs[1] = encode(r.Input)
-	row.Reasons, errs[2] = encode(r.Reasons)
-	row.Masked, errs[3] = encode(r.Masked)
-	row.Context, errs[4] = encode(r.Context)
-	row.NDBuiltinCache, errs[5] = encode(r.NDBuiltinCache)
-	row.Erased, errs[6] = encode(r.Erased)
-	return row, errors.Join(errs[:]...)
+	w.args = append(w.args, r.ID, t.next(), r.Allow, r.Revision, r.DataRevision,
+		storable(r.Actor.Type), storable(r.Actor.ID), r.Actor.Credential, r.Actor.KeyID,
+		storable(r.Action), storable(r.Resource.Type), storable(r.Resource.ID), t.some(),
+		t.some(), t.some(), storable(codes), storable(r.RequestID))
+	if all {
+		w.args = append(w.args, r.Actor.ImpersonatedBy, storable(r.AssertedBy.Type), storable(r.AssertedBy.ID), storable(r.AssertedBy.KeyID),
+			storable(r.Mapped), storable(r.Failure), t.some(), t.some(), t.some(), t.some(), storable(r.MaskFailure))
+	}
 }
 
 // storable is s without what no text column takes. Names in a record are whatever

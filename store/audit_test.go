@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,7 +74,56 @@ func TestRecordIsReadAsItWasWritten(t *testing.T) {
 	})
 }
 
-// A batch whose fate is unknown may be written again.
+// However many there are, and whatever some of them have that others have not.
+func TestRecordsAreWrittenTogether(t *testing.T) {
+	eachDialect(t, func(t *testing.T, db *DB) {
+		for _, n := range []int{1, 7, 8, 63, 64, 65, 1001} {
+			var all []audit.Record
+			for i := range n {
+				r := record(fmt.Sprintf("n%04d-%04d", n, i), base.Add(time.Duration(i)*time.Millisecond))
+				r.Allow, r.DataRevision, r.Action = i%2 == 0, int64(i), fmt.Sprintf("act %d", i)
+				r.Input = map[string]any{"i": json.Number(fmt.Sprint(i)), "o": []any{"<é\x00>"}}
+				if i%50 == 1 {
+					r.Context, r.Masked, r.Failure = map[string]any{"i": json.Number(fmt.Sprint(i))}, []string{"/input/i"}, "f"
+				}
+				if i%70 == 2 {
+					r.Actor.ImpersonatedBy, r.AssertedBy.ID, r.Mapped = "a", "b", "c"
+				}
+				all = append(all, r)
+			}
+			must(t, db.WriteRecords(t.Context(), append(slices.Clone(all), all[0], all[n-1])))
+			var got []audit.Record
+			must(t, db.EachRecord(t.Context(), audit.Query{}, func(r audit.Record) error {
+				got = append(got, r)
+				return nil
+			}))
+			diff(t, fmt.Sprint(n, " records"), got, all)
+			_, err := db.DeleteRecords(t.Context(), base.Add(time.Hour))
+			must(t, err)
+		}
+	})
+}
+
+func TestBatchThatFailsLeavesNothing(t *testing.T) {
+	eachDialect(t, func(t *testing.T, db *DB) {
+		var all []audit.Record
+		for i := range 100 {
+			all = append(all, record(fmt.Sprint("r", i), base))
+		}
+		all[90].Context = map[string]any{"n": math.NaN()}
+		if err := db.WriteRecords(t.Context(), all); err == nil || !strings.Contains(err.Error(), "r90") {
+			t.Errorf("got %v, want an error that names the record", err)
+		}
+		rs, err := db.Records(t.Context(), audit.Query{})
+		must(t, err)
+		if len(rs) != 0 {
+			t.Errorf("%d records of it are there", len(rs))
+		}
+		all[90].Context = nil
+		must(t, db.WriteRecords(t.Context(), all))
+	})
+}
+
 // Whatever names somebody asks about: what they are told apart by is in the input.
 func TestRecordOfOddNamesIsWritten(t *testing.T) {
 	eachDialect(t, func(t *testing.T, db *DB) {
@@ -87,6 +139,7 @@ func TestRecordOfOddNamesIsWritten(t *testing.T) {
 	})
 }
 
+// A batch whose fate is unknown may be written again.
 func TestRecordsAreWrittenOnce(t *testing.T) {
 	eachDialect(t, func(t *testing.T, db *DB) {
 		ctx := t.Context()

@@ -32,6 +32,10 @@ type dialect struct {
 
 	// parameter is the first parameter of a prepared statement.
 	parameter string
+	// atOnce is how many of n records to write with one statement, and write writes
+	// so many, given the arguments of one after the other.
+	atOnce func(n int) int
+	write  func(ctx context.Context, w *recordWriter, of statementOf, args []any) error
 	// filters says conditions.
 	filters *filterDialect
 	// oldestFirst orders rows of a table with createdAt and id as they came.

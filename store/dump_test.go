@@ -31,6 +31,9 @@ func dumpValue(b *strings.Builder, v reflect.Value) {
 	case reflect.Struct:
 		b.WriteString("{")
 		for i := range v.NumField() {
+			if !v.Type().Field(i).IsExported() {
+				continue
+			}
 			b.WriteString(v.Type().Field(i).Name + ":")
 			dumpValue(b, v.Field(i))
 			b.WriteString(" ")
