@@ -186,7 +186,7 @@ func (r Request) AppendDocument(b []byte, facts *Facts, now time.Time) ([]byte, 
 		d.end()
 	}
 	d.begin("principal")
-	d.principal(&who.identity, who.freshAt(now))
+	d.principal(&who.identity, who.Fresh(now))
 	d.end()
 	d.begin("resource")
 	d.some("id", r.Resource.ID)
