@@ -85,7 +85,7 @@ type Record struct {
 func (r *Record) AppendInput(b []byte) ([]byte, error) {
 	switch {
 	case r.decided != nil:
-		return r.decided.Request.AppendDocument(b, r.decided.Facts, r.decided.Decision.Time)
+		return authz.AppendDocument(b, &r.decided.Request, r.decided.Facts, r.decided.Decision.Time)
 	case len(r.Input) == 0:
 		return b, nil
 	}

@@ -69,14 +69,6 @@ var Anonymous = access.Anonymous
 // Texts returns list as JSON values, the form in which policies read it.
 func Texts(list []string) []any { return access.Texts(list) }
 
-// AppendJSON appends a JSON value; see [access.AppendJSON].
-func AppendJSON(b []byte, v any, other access.Other) ([]byte, error) {
-	return access.AppendJSON(b, v, other)
-}
-
-// AppendText appends s as a JSON string; see [access.AppendText].
-func AppendText(b []byte, s string) []byte { return access.AppendText(b, s) }
-
 // WithFacts returns a context under which decisions see f.
 func WithFacts(ctx context.Context, f *Facts) context.Context { return access.WithFacts(ctx, f) }
 

@@ -416,7 +416,7 @@ func (w *decisionWriter) decision(ctx context.Context, q authz.Request, d authz.
 			w.b = append(w.b, ',')
 		}
 		var err error
-		if w.b, err = d.Reasons[i].AppendJSON(w.b, appendEncoded); err != nil {
+		if w.b, err = authz.AppendReason(w.b, &d.Reasons[i], appendEncoded); err != nil {
 			return err
 		}
 	}
@@ -486,7 +486,10 @@ func (w *decisionWriter) principal(s *authz.Subject) {
 	w.b = append(w.b, '}')
 }
 
-func (w *decisionWriter) text(s string) { w.b = authz.AppendText(w.b, s) }
+func (w *decisionWriter) text(s string) {
+	// What is not valid UTF-8 is replaced, and that is all the error says.
+	w.b, _ = jsontext.AppendQuote(w.b, s)
+}
 
 func (w *decisionWriter) member(name string, v any) error {
 	w.b = append(w.b, ',', '"')

@@ -267,7 +267,7 @@ func (w *recordWriter) encode(r *audit.Record, all bool) (err error) {
 	end()
 	for i := range r.Reasons {
 		if err == nil {
-			b, err = r.Reasons[i].AppendJSON(append(b, "[,"[min(i, 1)]), nil)
+			b, err = authz.AppendReason(append(b, "[,"[min(i, 1)]), &r.Reasons[i], nil)
 		}
 	}
 	if len(r.Reasons) > 0 {

@@ -1,4 +1,4 @@
-package access_test
+package authz_test
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ostiary/ostiary/access"
+	"github.com/ostiary/ostiary/authz"
 )
 
 func decoded(t *testing.T, text []byte) (v any) {
@@ -49,12 +50,12 @@ func TestValuesAreAppendedAsPackageJSONWritesThem(t *testing.T) {
 		map[string]any{}, map[string]any(nil), map[string]any{"b": 1, "a": map[string]any{"\n": "x"}, "": nil, "é": "é"}, map[string]any{"\xff": 1},
 		[]any{func() {}}, map[string]any{"a": math.Inf(1)}, struct{ X int }{1},
 	} {
-		got, err := access.AppendJSON(nil, v, nil)
+		got, err := authz.AppendJSON(nil, v, nil)
 		same(t, got, err, v)
 	}
 	for range 3000 {
 		v := anything(4)
-		got, err := access.AppendJSON([]byte("before"), v, nil)
+		got, err := authz.AppendJSON([]byte("before"), v, nil)
 		same(t, got[len("before"):], err, v)
 	}
 }
@@ -62,7 +63,7 @@ func TestValuesAreAppendedAsPackageJSONWritesThem(t *testing.T) {
 // What packages disagree about is the caller's, wherever it stands.
 func TestOtherValuesAreLeftToTheCaller(t *testing.T) {
 	other := func(b []byte, v any) ([]byte, error) { return fmt.Appendf(b, "<%v>", v), nil }
-	got, err := access.AppendJSON(nil, []any{"a", 1.5, map[string]any{"b": []any{"\xff", json.Number("1.0"), []any(nil)}}}, other)
+	got, err := authz.AppendJSON(nil, []any{"a", 1.5, map[string]any{"b": []any{"\xff", json.Number("1.0"), []any(nil)}}}, other)
 	if want := `["a",<1.5>,{"b":[<` + "\xff" + `>,<1.0>,<[]>]}]`; string(got) != want || err != nil {
 		t.Errorf("got %s, %v, want %s", got, err, want)
 	}
@@ -71,7 +72,7 @@ func TestOtherValuesAreLeftToTheCaller(t *testing.T) {
 func TestReasonsAreAppendedAsPackageJSONWritesThem(t *testing.T) {
 	for range 1000 {
 		r := access.Reason{Code: words(), Message: words(), Permission: words(), Details: properties()}
-		got, err := r.AppendJSON(nil, nil)
+		got, err := authz.AppendReason(nil, &r, nil)
 		same(t, got, err, r)
 	}
 }
@@ -80,7 +81,7 @@ func TestReasonsAreAppendedAsPackageJSONWritesThem(t *testing.T) {
 func TestDocumentIsAppendedAsItIs(t *testing.T) {
 	for range 3000 {
 		r, facts, now := question()
-		got, err := r.AppendDocument(nil, facts, now)
+		got, err := authz.AppendDocument(nil, &r, facts, now)
 		same(t, got, err, r.Document(facts, now))
 	}
 }
@@ -108,7 +109,7 @@ func FuzzDocumentIsAppendedAsItIs(f *testing.F) {
 			Subject: who, Action: access.Action{Name: name, Properties: m}, Context: m,
 			Resource: access.Resource{Type: text, ID: name, Properties: m, Known: at%2 == 0},
 		}
-		got, err := r.AppendDocument(nil, facts, now)
+		got, err := authz.AppendDocument(nil, &r, facts, now)
 		same(t, got, err, r.Document(facts, now))
 	})
 }

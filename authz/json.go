@@ -1,4 +1,4 @@
-package access
+package authz
 
 import (
 	"encoding/json"
@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Other appends what [AppendJSON] leaves to its caller; nil is package json.
@@ -29,7 +31,7 @@ func AppendJSON(b []byte, v any, other Other) (_ []byte, err error) {
 		return strconv.AppendInt(b, v, 10), nil
 	case string:
 		if utf8.ValidString(v) {
-			return AppendText(b, v), nil
+			return quoted(b, v), nil
 		}
 	case json.Number:
 		if integer(string(v)) {
@@ -63,7 +65,7 @@ func AppendJSON(b []byte, v any, other Other) (_ []byte, err error) {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = append(AppendText(b, name), ':')
+			b = append(quoted(b, name), ':')
 			if b, err = AppendJSON(b, v[name], other); err != nil {
 				return b, err
 			}
@@ -91,66 +93,19 @@ func integer(s string) bool {
 	return true
 }
 
-// plain are the bytes that stand for themselves in a JSON string.
-var plain = func() (plain [256]bool) {
-	for c := ' '; c < utf8.RuneSelf; c++ {
-		plain[c] = c != '"' && c != '\\'
-	}
-	return plain
-}()
-
-// AppendText appends s as a JSON string. Each byte that is not UTF-8 is replaced.
-func AppendText(b []byte, s string) []byte {
-	const hex = "0123456789abcdef"
-	b = append(b, '"')
-	i := 0
-	for i < len(s) && plain[s[i]] { // most often all of it
-		i++
-	}
-	from := 0 // what stands before is appended
-	for i < len(s) {
-		c := s[i]
-		if c >= utf8.RuneSelf {
-			r, n := utf8.DecodeRuneInString(s[i:])
-			if r == utf8.RuneError && n == 1 {
-				b = append(append(b, s[from:i]...), "\ufffd"...)
-				from = i + 1
-			}
-			i += n
-			continue
-		}
-		if i++; plain[c] {
-			continue
-		}
-		b = append(append(b, s[from:i-1]...), '\\')
-		from = i
-		switch c {
-		case '\b':
-			c = 'b'
-		case '\f':
-			c = 'f'
-		case '\n':
-			c = 'n'
-		case '\r':
-			c = 'r'
-		case '\t':
-			c = 't'
-		case '"', '\\':
-		default:
-			b = append(b, 'u', '0', '0', hex[c>>4])
-			c = hex[c&15]
-		}
-		b = append(b, c)
-	}
-	return append(append(b, s[from:]...), '"')
+// quoted appends s as a JSON string. Each byte that is not UTF-8 is replaced, which
+// is all that the error would say.
+func quoted(b []byte, s string) []byte {
+	b, _ = jsontext.AppendQuote(b, s)
+	return b
 }
 
-// AppendJSON appends r as JSON.
-func (r *Reason) AppendJSON(b []byte, other Other) (_ []byte, err error) {
-	b = AppendText(append(b, `{"code":`...), r.Code)
-	b = AppendText(append(b, `,"message":`...), r.Message)
+// AppendReason appends r as JSON.
+func AppendReason(b []byte, r *Reason, other Other) (_ []byte, err error) {
+	b = quoted(append(b, `{"code":`...), r.Code)
+	b = quoted(append(b, `,"message":`...), r.Message)
 	if r.Permission != "" {
-		b = AppendText(append(b, `,"permission":`...), r.Permission)
+		b = quoted(append(b, `,"permission":`...), r.Permission)
 	}
 	if len(r.Details) > 0 {
 		if b, err = AppendJSON(append(b, `,"details":`...), r.Details, other); err != nil {
@@ -160,9 +115,11 @@ func (r *Reason) AppendJSON(b []byte, other Other) (_ []byte, err error) {
 	return append(b, '}'), nil
 }
 
-// AppendDocument appends as JSON what [Request.Document] returns, without making it.
-func (r Request) AppendDocument(b []byte, facts *Facts, now time.Time) ([]byte, error) {
+// AppendDocument appends as JSON what [Request.Document] of r returns, without
+// making it.
+func AppendDocument(b []byte, r *Request, facts *Facts, now time.Time) ([]byte, error) {
 	who := r.Who()
+	id := who.Identity()
 	d := document{b: b}
 	d.b = append(d.b, '{')
 	d.begin("action")
@@ -172,7 +129,7 @@ func (r Request) AppendDocument(b []byte, facts *Facts, now time.Time) ([]byte, 
 	if len(r.Context) > 0 {
 		d.object("context", r.About(facts, now))
 	} else {
-		known := facts != nil && who.identity.Credential != CredentialAsserted
+		known := facts != nil && id.Credential != CredentialAsserted
 		d.begin("context")
 		if known {
 			d.some("ip", strings.ToValidUTF8(facts.IP, "\ufffd"))
@@ -186,7 +143,7 @@ func (r Request) AppendDocument(b []byte, facts *Facts, now time.Time) ([]byte, 
 		d.end()
 	}
 	d.begin("principal")
-	d.principal(&who.identity, who.Fresh(now))
+	d.principal(&id, who.Fresh(now))
 	d.end()
 	d.begin("resource")
 	d.some("id", r.Resource.ID)
@@ -223,7 +180,7 @@ func (d *document) principal(id *Identity, fresh bool) {
 		slices.Sort(names)
 		for _, name := range names {
 			d.next()
-			d.b = append(AppendText(d.b, name), ':')
+			d.b = append(quoted(d.b, name), ':')
 			d.list(k.Permissions[name])
 		}
 		d.end()
@@ -290,7 +247,7 @@ func (d *document) end() { d.b = append(d.b, '}') }
 
 func (d *document) text(name, s string) {
 	d.name(name)
-	d.b = AppendText(d.b, s)
+	d.b = quoted(d.b, s)
 }
 
 // some is text, unless it is empty.
@@ -306,7 +263,7 @@ func (d *document) list(list []string) {
 		if i > 0 {
 			d.b = append(d.b, ',')
 		}
-		d.b = AppendText(d.b, s)
+		d.b = quoted(d.b, s)
 	}
 	d.b = append(d.b, ']')
 }
@@ -318,7 +275,7 @@ func (d *document) bool(name string, v bool) {
 
 func (d *document) time(name string, t time.Time) {
 	d.name(name)
-	// In timeFormat, but the part of it for which package time has a shorter way.
+	// As [access.Moment], but for the part of it for which package time has a shorter way.
 	d.b = t.UTC().AppendFormat(append(d.b, '"'), time.RFC3339)
 	ms := t.Nanosecond() / int(time.Millisecond)
 	d.b = append(d.b[:len(d.b)-1], '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z', '"')
