@@ -106,7 +106,7 @@ var ErrFull = errors.New("decision log is full or its storage is away")
 // batch is how many records go into one write. What a database does once for a
 // transaction, and for a page that many of its rows are on, is shared by them; and
 // nothing else can be written meanwhile.
-const batch = 1000
+const batch = 2000
 
 // NewLog returns a Log that writes to store while [Log.Run] runs.
 func NewLog(store Store, o Options) *Log {

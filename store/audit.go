@@ -7,9 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/uptrace/bun"
 
@@ -187,7 +187,7 @@ func (db *DB) WriteRecords(ctx context.Context, records []audit.Record) error {
 		return nil
 	}
 	return db.fail("write records", db.writer.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		w := recordWriter{dialect: db.dialect, tx: tx, prepared: map[statementOf]*sql.Stmt{}}
+		w := recordWriter{db: db, tx: tx, prepared: map[statementOf]*sql.Stmt{}}
 		for len(records) > 0 {
 			n := db.dialect.atOnce(len(records))
 			if err := w.write(ctx, records[:n]); err != nil {
@@ -203,7 +203,7 @@ func (db *DB) WriteRecords(ctx context.Context, records []audit.Record) error {
 // text of a statement the database would have to read them again, at the price of
 // keeping them.
 type recordWriter struct {
-	dialect  dialect
+	db       *DB
 	tx       bun.Tx
 	prepared map[statementOf]*sql.Stmt // where that pays
 
@@ -219,8 +219,15 @@ type statementOf struct {
 	all bool
 }
 
-func (w *recordWriter) write(ctx context.Context, records []audit.Record) error {
-	all := slices.ContainsFunc(records, rare)
+func (w *recordWriter) write(ctx context.Context, records []audit.Record) (err error) {
+	if traced := w.db.traced; traced != nil {
+		ctx = traced.begin(ctx, "INSERT", "ostiary_decision")
+		defer func() { traced.end(ctx, err) }()
+	}
+	all := false
+	for i := range records {
+		all = all || rare(&records[i])
+	}
 	// First the texts, as one string that all arguments are parts of.
 	w.json, w.ends = w.json[:0], w.ends[:0]
 	for i := range records {
@@ -233,12 +240,12 @@ func (w *recordWriter) write(ctx context.Context, records []audit.Record) error 
 	for i := range records {
 		w.add(&records[i], &texts, all)
 	}
-	return w.dialect.write(ctx, w, statementOf{len(records), all}, w.args)
+	return w.db.dialect.write(ctx, w, statementOf{len(records), all}, w.args)
 }
 
 // rare reports whether r has something for the columns that most records have
 // nothing for.
-func rare(r audit.Record) bool {
+func rare(r *audit.Record) bool {
 	return r.Actor.ImpersonatedBy != "" || r.AssertedBy != (audit.Asserter{}) || r.Mapped != "" || r.Failure != "" || len(r.Context) > 0 ||
 		len(r.NDBuiltinCache) > 0 || len(r.Erased) > 0 || len(r.Masked) > 0 || r.MaskFailure != ""
 }
@@ -311,20 +318,35 @@ func (w *recordWriter) add(r *audit.Record, t *texts, all bool) {
 	for _, reason := range r.Reasons {
 		codes += "|" + reason.Code + "|"
 	}
-	w.args = append(w.args, r.ID, t.next(), r.Allow, r.Revision, r.DataRevision,
-		storable(r.Actor.Type), storable(r.Actor.ID), r.Actor.Credential, r.Actor.KeyID,
-		storable(r.Action), storable(r.Resource.Type), storable(r.Resource.ID), t.some(),
-		t.some(), t.some(), storable(codes), storable(r.RequestID))
+	w.text(r.ID)
+	w.args = append(w.args, t.next(), r.Allow)
+	w.text(r.Revision)
+	w.args = append(w.args, r.DataRevision)
+	w.text(r.Actor.Type, r.Actor.ID, r.Actor.Credential, r.Actor.KeyID, r.Action, r.Resource.Type, r.Resource.ID)
+	w.args = append(w.args, t.some(), t.some(), t.some())
+	w.text(codes, r.RequestID)
 	if all {
-		w.args = append(w.args, r.Actor.ImpersonatedBy, storable(r.AssertedBy.Type), storable(r.AssertedBy.ID), storable(r.AssertedBy.KeyID),
-			storable(r.Mapped), storable(r.Failure), t.some(), t.some(), t.some(), t.some(), storable(r.MaskFailure))
+		w.text(r.Actor.ImpersonatedBy, r.AssertedBy.Type, r.AssertedBy.ID, r.AssertedBy.KeyID, r.Mapped, r.Failure)
+		w.args = append(w.args, t.some(), t.some(), t.some(), t.some())
+		w.text(r.MaskFailure)
+	}
+}
+
+func (w *recordWriter) text(texts ...string) {
+	for _, s := range texts {
+		w.args = append(w.args, storable(s))
 	}
 }
 
 // storable is s without what no text column takes. Names in a record are whatever
 // somebody asked about, and one that cannot be written would hold up all that
 // wait behind it. The input, which is JSON, still has the name as it was.
-func storable(s string) string { return strings.ReplaceAll(s, "\x00", "\ufffd") }
+func storable(s string) string {
+	if !utf8.ValidString(s) {
+		s = string([]rune(s)) // each byte that is wrong is one replacement
+	}
+	return strings.ReplaceAll(s, "\x00", "\ufffd")
+}
 
 func (r *recordRow) record() (audit.Record, error) {
 	rec := audit.Record{

@@ -131,8 +131,23 @@ func TestRecordOfOddNamesIsWritten(t *testing.T) {
 		odd.Action, odd.Actor.ID, odd.Resource.Type, odd.Resource.ID = "re\x00ad", "u\x001", "docu\x00ment", "d\x001"
 		odd.Reasons = []authz.Reason{{Code: "c\x00", Message: "m\x00"}}
 		odd.Input = map[string]any{"action": "re\x00ad"}
-		must(t, db.WriteRecords(t.Context(), []audit.Record{odd, record("r2", base)}))
-		got, err := db.Record(t.Context(), "r1")
+		bytes := record("r3", base)
+		for _, s := range []*string{
+			&bytes.Action, &bytes.Mapped, &bytes.Failure, &bytes.RequestID, &bytes.Revision, &bytes.MaskFailure, &bytes.Resource.Type, &bytes.Resource.ID,
+			&bytes.Actor.Type, &bytes.Actor.ID, &bytes.Actor.Credential, &bytes.Actor.KeyID, &bytes.Actor.ImpersonatedBy,
+			&bytes.AssertedBy.Type, &bytes.AssertedBy.ID, &bytes.AssertedBy.KeyID,
+		} {
+			*s = "a\xff\xfe\x00"
+		}
+		bytes.Reasons = []authz.Reason{{Code: "c\xff", Message: "\xff"}}
+		bytes.Input, bytes.Context = map[string]any{"\xff": "\xff\x00"}, map[string]any{"c": "\xff"}
+		must(t, db.WriteRecords(t.Context(), []audit.Record{odd, record("r2", base), bytes}))
+		got, err := db.Record(t.Context(), "r3")
+		must(t, err)
+		if want := "a\ufffd\ufffd\ufffd"; got.Action != want || got.Failure != want || got.AssertedBy.KeyID != want {
+			t.Errorf("got %+v", got)
+		}
+		got, err = db.Record(t.Context(), "r1")
 		must(t, err)
 		odd.Action, odd.Actor.ID, odd.Resource.Type, odd.Resource.ID = "re\ufffdad", "u\ufffd1", "docu\ufffdment", "d\ufffd1"
 		diff(t, "record", got, odd)

@@ -3,12 +3,14 @@ package store
 import (
 	"crypto/rand"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/ostiary/ostiary/audit"
 	"github.com/ostiary/ostiary/authn"
 	"github.com/ostiary/ostiary/authz"
+	"github.com/ostiary/ostiary/internal/pgtest"
 )
 
 // filled is a file with ten thousand users, each with a session and a key.
@@ -70,9 +72,15 @@ func BenchmarkSpendKey(b *testing.B) {
 	}
 }
 
-// BenchmarkWriteRecords is a batch of decisions as the log writes it.
+// BenchmarkWriteRecords is batches of decisions from the log to the database, as many
+// as wait when it writes under load.
 func BenchmarkWriteRecords(b *testing.B) {
-	db := open(b, "sqlite:"+b.TempDir()+"/bench.db")
+	for name, dsn := range map[string]string{"sqlite": sqliteFile(b), "postgres": pgtest.Schema(b)} {
+		b.Run(name, func(b *testing.B) { writeRecords(b, open(b, dsn)) })
+	}
+}
+
+func writeRecords(b *testing.B, db *DB) {
 	subject, err := authz.NewSubject(authz.Identity{
 		Type: authz.TypeUser, ID: "u1", Credential: authz.CredentialAPIKey, Roles: []string{"user", "editor", "reader"},
 		User: &authz.UserFacts{ID: "u1", Name: "Ann", Email: "ann@example.com", EmailVerified: true, CreatedAt: time.Unix(1e9, 0)},
@@ -82,14 +90,16 @@ func BenchmarkWriteRecords(b *testing.B) {
 	r := authz.Request{Subject: subject, Action: authz.Action{Name: "read"}, Resource: authz.Resource{Type: "document", ID: "d1"}}
 	facts := &authz.Facts{IP: "192.0.2.1", UserAgent: "bench/1.0", Method: "POST", Path: "/v1/authorize", RequestID: "3w5e11264sgsf3w5e11264sgsf"}
 	log := audit.NewLog(db, audit.Options{})
+	const each = 4000
 	b.ReportAllocs()
 	for b.Loop() {
-		for range 500 {
-			d := authz.Decision{ID: rand.Text(), Allow: true, Revision: "bf6fbefb135ed8c43983bc481c50b265", Time: time.Now(),
+		for range each {
+			now := time.Now()
+			d := authz.Decision{ID: strconv.FormatInt(now.UnixMilli(), 10) + rand.Text()[:13], Allow: true, Revision: "bf6fbefb135ed8c43983bc481c50b265", Time: now,
 				Reasons: []authz.Reason{{Code: "role", Message: "role reader permits document:read"}}}
 			must(b, log.Record(b.Context(), authz.Outcome{Request: r, Decision: d, Facts: facts}))
 		}
 		must(b, log.Flush(b.Context()))
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/500, "ns/record")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/each, "ns/record")
 }

@@ -65,7 +65,10 @@ func openSQLite(ctx context.Context, path string, p Pool) (*DB, error) {
 	}
 	uri := "file:" + (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath()
 
-	writer, err := sqlitePool(uri, 1, "_txlock=immediate", "_pragma=cache_size(-16384)")
+	// A batch of decisions changes pages all over the indexes. They have room until
+	// it is committed, and come back from the log for several of them at once: 16 MiB
+	// each.
+	writer, err := sqlitePool(uri, 1, "_txlock=immediate", "_pragma=cache_size(-16384)", "_pragma=wal_autocheckpoint(4000)")
 	if err != nil {
 		return nil, err
 	}
