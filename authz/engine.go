@@ -216,7 +216,7 @@ func (e *Engine) DecideAll(ctx context.Context, rs []Request) ([]Decision, error
 // resources.
 func (e *Engine) describedAll(ctx context.Context, rs []Request) ([]Request, error) {
 	type named struct{ resourceType, id, action string }
-	seen := map[named]Resource{}
+	seen := make(map[named]int, len(rs))
 	all := make([]Request, len(rs))
 	for i, r := range rs {
 		this := named{r.Resource.Type, r.Resource.ID, r.Action.Name}
@@ -224,11 +224,11 @@ func (e *Engine) describedAll(ctx context.Context, rs []Request) ([]Request, err
 		known, again := seen[this]
 		var err error
 		if plain && again {
-			r.Resource, r.Described = known, true
+			r.Resource, r.Described = all[known].Resource, true
 		} else if r, err = e.described(ctx, r); err != nil {
 			return nil, err
 		} else if plain {
-			seen[this] = r.Resource
+			seen[this] = i
 		}
 		all[i] = r
 	}

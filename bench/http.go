@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -152,7 +152,7 @@ func (s *servers) start() (targets []target, left []string, err error) {
 		targets = append(targets, target{name: name, address: i.address, request: i.ask(body(about)), has: has, asks: 1, against: against,
 			other: string(i.ask(body(no))), otherHas: `"allow":false`})
 	}
-	var main *instance
+	var instances []*instance
 	for _, v := range []struct {
 		name     string
 		settings []string
@@ -166,11 +166,12 @@ func (s *servers) start() (targets []target, left []string, err error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		main = cmp.Or(main, i)
+		instances = append(instances, i)
 		add(i, v.name, ours, q)
 	}
-	targets = append(targets, target{name: "ostiary-batch", address: main.address, has: `"allow":true`, asks: batch, against: ours,
-		request: main.ask(`{"checks":[` + strings.TrimSuffix(strings.Repeat(body(q)+",", batch), ",") + `]}`)})
+	for _, i := range instances[:2] {
+		targets = append(targets, target{name: i.name + "-batch", address: i.address, request: i.ask(bodies(q)), has: `"allow":true`, asks: batch, against: i.name})
+	}
 	// Denials are always recorded, with the codes of their reasons. One that has no
 	// room for records shows what that costs.
 	forgetful, err := s.instance("ostiary-denied-forgotten", q, "OSTIARY_DECISIONS_BUFFER=1", forget)
@@ -178,7 +179,7 @@ func (s *servers) start() (targets []target, left []string, err error) {
 		return nil, nil, err
 	}
 	add(forgetful, forgetful.name, forgetful.name, no)
-	add(main, "ostiary-denied", forgetful.name, no)
+	add(instances[0], "ostiary-denied", forgetful.name, no)
 
 	t, err := s.opa(q, no)
 	if err != nil {
@@ -213,6 +214,17 @@ func named(name string) *question {
 // body is q as Ostiary is asked it.
 func body(q *question) string {
 	return fmt.Sprintf(`{"action":%q,"resource":{"type":%q,"id":%q}}`, q.what.Action.Name, q.what.Resource.Type, q.what.Resource.ID)
+}
+
+// bodies is q about so many things.
+func bodies(q *question) string {
+	var list []string
+	for n := range batch {
+		other := *q
+		other.what.Resource.ID = fmt.Sprint("d", n)
+		list = append(list, body(&other))
+	}
+	return `{"checks":[` + strings.Join(list, ",") + `]}`
 }
 
 func (i *instance) ask(body string) []byte {
@@ -421,5 +433,8 @@ func serveFloor(address string) error {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(out)
 	})
+	// As much room for garbage as the service has.
+	room := make([]byte, 64<<20)
+	defer runtime.KeepAlive(room)
 	return http.ListenAndServe(address, r)
 }

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/pprof"
-	"strings"
 	"time"
 
 	"github.com/ostiary/ostiary"
@@ -54,7 +53,7 @@ func writeProfile(ctx context.Context, out io.Writer, dir string, l load, long t
 	targets := []target{
 		{name: "allowed", request: i.ask(body(q)), has: `"allow":true`, asks: 1},
 		{name: "denied", request: i.ask(body(no)), has: `"allow":false`, asks: 1},
-		{name: "batch", request: i.ask(`{"checks":[` + strings.TrimSuffix(strings.Repeat(body(q)+",", batch), ",") + `]}`), has: `"allow":true`, asks: batch},
+		{name: "batch", request: i.ask(bodies(q)), has: `"allow":true`, asks: batch},
 		{name: "session", request: get(i.address, "/api/auth/get-session", "X-Api-Key: "+i.key), has: `"session"`, asks: 1},
 	}
 	file, err := os.Create(filepath.Join(dir, "default.pgo"))

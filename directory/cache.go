@@ -10,26 +10,17 @@ import (
 	"github.com/ostiary/ostiary/memory"
 )
 
-// name names an entity. The zero name stands for the types of which there are
-// entities.
+// name names an entity.
 type name struct{ typ, id string }
 
 // String is as the store's changes have it. No type has a slash.
 func (n name) String() string { return n.typ + "/" + n.id }
 
-// fact is what the store said: an entity (nil: there is none), or, of the zero
-// name, the types.
-type fact struct {
-	entity *Entity
-	types  map[string]bool
-}
+// The cache has the entities that the store was asked for, nil for those that it
+// does not know.
+type cache = memory.Cache[name, *Entity]
 
-type cache = memory.Cache[name, fact]
-
-func refs(n name, f fact) []memory.Ref {
-	if f.types != nil {
-		return []memory.Ref{{Kind: "types", ID: "all"}}
-	}
+func refs(n name, _ *Entity) []memory.Ref {
 	return []memory.Ref{{Kind: "entity", ID: n.String()}}
 }
 
@@ -42,7 +33,7 @@ func (s *Service) Forget(kind, id string) {
 	}
 	s.cache.Forget(kind, id)
 	// It may be the first of its type. To find out is one cheap read.
-	s.cache.Forget("types", "")
+	s.known.Forget()
 }
 
 // TrustUntil bounds the use of what is remembered, as [authn.Service.TrustUntil].
@@ -50,18 +41,20 @@ func (s *Service) TrustUntil(t time.Time) { s.cache.TrustUntil(t) }
 
 // entity returns the entity, or nil if there is none. Nobody may change it.
 func (s *Service) entity(ctx context.Context, typ, id string) (*Entity, error) {
-	if !possible(typ, id) {
-		return nil, nil
-	}
-	n, now := name{typ, id}, s.o.Clock()
-	if f, ok := s.cache.Get(n, now); ok {
-		return f.entity, nil
-	}
+	now := s.o.Clock()
 	if s.cache.Trusts(now) {
+		// Most ask about nothing but what they say themselves.
 		types, err := s.types(ctx, now)
 		if err != nil || !types[typ] {
 			return nil, err
 		}
+	}
+	n := name{typ, id}
+	if e, ok := s.cache.Get(n, now); ok {
+		return e, nil
+	}
+	if !possible(typ, id) {
+		return nil, nil
 	}
 	// Before the read, so that a change that lands after it wins.
 	generation := s.cache.Generation()
@@ -73,16 +66,16 @@ func (s *Service) entity(ctx context.Context, typ, id string) (*Entity, error) {
 	case !errors.Is(err, authn.ErrNotFound):
 		return nil, fmt.Errorf("find entity: %w", err)
 	}
-	s.cache.Put(generation, n, fact{entity: found}, now)
+	s.cache.Put(generation, n, found, now)
 	return found, nil
 }
 
 // types returns the types of which there are entities.
 func (s *Service) types(ctx context.Context, now time.Time) (map[string]bool, error) {
-	if f, ok := s.cache.Get(name{}, now); ok {
-		return f.types, nil
+	if types, ok := s.known.Get(now); ok {
+		return types, nil
 	}
-	generation := s.cache.Generation()
+	generation := s.known.Generation()
 	list, err := s.store.EntityTypes(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list types of entities: %w", err)
@@ -91,6 +84,6 @@ func (s *Service) types(ctx context.Context, now time.Time) (map[string]bool, er
 	for _, t := range list {
 		types[t] = true
 	}
-	s.cache.Put(generation, name{}, fact{types: types}, now)
+	s.known.Put(generation, types, now.Add(s.o.CacheTTL))
 	return types, nil
 }

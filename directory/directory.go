@@ -100,6 +100,7 @@ type Service struct {
 	engine *authz.Engine
 	users  *authn.Service
 	cache  *cache
+	known  memory.Value[map[string]bool] // the types of which there are entities
 
 	rechecked, disagreed atomic.Uint64
 }

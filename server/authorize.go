@@ -353,6 +353,12 @@ type decisionWriter struct {
 	s       *server
 	b       []byte
 	missing authz.Permissions
+
+	// Where in b the last decision says by which policy it is and about whom. That
+	// is the same for all of a batch.
+	revision string
+	subject  *authz.Subject
+	from, to int
 }
 
 // short is how long an answer can be whose length net/http finds out by itself.
@@ -396,10 +402,16 @@ func (w *decisionWriter) decision(ctx context.Context, q authz.Request, d authz.
 	w.b = strconv.AppendBool(w.b, d.Allow)
 	w.b = append(w.b, `,"decisionId":`...)
 	w.text(d.ID)
-	w.b = append(w.b, `,"policyRevision":`...)
-	w.text(d.Revision)
-	w.b = append(w.b, `,"principal":`...)
-	w.principal(q.Subject)
+	if w.to > 0 && w.revision == d.Revision && w.subject == q.Subject {
+		w.b = append(w.b, w.b[w.from:w.to]...)
+	} else {
+		w.revision, w.subject, w.from = d.Revision, q.Subject, len(w.b)
+		w.b = append(w.b, `,"policyRevision":`...)
+		w.text(d.Revision)
+		w.b = append(w.b, `,"principal":`...)
+		w.principal(q.Subject)
+		w.to = len(w.b)
+	}
 	w.b = append(w.b, `,"reasons":[`...)
 	for i := range d.Reasons {
 		if i > 0 {

@@ -11,8 +11,8 @@ import (
 // date is a time as JavaScript writes it.
 type date time.Time
 
-func (d date) MarshalText() ([]byte, error) {
-	return time.Time(d).UTC().AppendFormat(nil, "2006-01-02T15:04:05.000Z"), nil
+func (d date) MarshalJSONTo(e *jsontext.Encoder) error {
+	return e.WriteValue(time.Time(d).UTC().AppendFormat(e.AvailableBuffer(), `"2006-01-02T15:04:05.000Z"`))
 }
 
 func dateOrNull(t *time.Time) *date {
