@@ -2,8 +2,10 @@ package authz
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"weak"
@@ -51,14 +53,15 @@ func NewSubject(id Identity) (*Subject, error) {
 	return access.NewSubject(id, t), nil
 }
 
-// prepare also puts into id what it shares with others.
+// prepare also puts into id what it shares with others: copies, so that whoever
+// changes their own, against the rules, changes nobody else's.
 func prepare(id *Identity) (t *terms, err error) {
 	t = &terms{id: ast.Term{Value: ast.String(id.ID)}}
 	asserted := id.Credential == CredentialAsserted
 	if !asserted {
 		t.version = versions.Add(1)
 	}
-	if t.roles, err = inCommon(common{roles: id.Roles}, access.Texts(id.Roles), !asserted); err != nil {
+	if t.roles, err = inCommon(common{roles: slices.Clone(id.Roles)}, access.Texts(id.Roles), !asserted); err != nil {
 		return nil, err
 	}
 	id.Roles = t.roles.roles
@@ -69,7 +72,11 @@ func prepare(id *Identity) (t *terms, err error) {
 	}
 	if id.Key != nil {
 		key := *id.Key
-		if t.grants, err = inCommon(common{permissions: key.Permissions}, key.Permissions.Document(), !asserted); err != nil {
+		own := maps.Clone(key.Permissions)
+		for resource, actions := range own {
+			own[resource] = slices.Clone(actions)
+		}
+		if t.grants, err = inCommon(common{permissions: own}, key.Permissions.Document(), !asserted); err != nil {
 			return nil, err
 		}
 		if t.metadata, err = kept(key.Metadata); err != nil {

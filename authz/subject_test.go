@@ -138,6 +138,13 @@ func TestEqualRolesAndGrantsAreShared(t *testing.T) {
 	if &a.Roles[0] != &b.Roles[0] || !same(a.Key.Permissions, b.Key.Permissions) {
 		t.Error("what is the same is not shared")
 	}
+	roles, actions := []string{"mine"}, []string{"read"}
+	mine := authz.Permissions{"mine": actions}
+	c := of(roles, mine)
+	roles[0], actions[0], mine["*"] = "admin", "*", []string{"*"} // against the rules
+	if d := of([]string{"mine"}, authz.Permissions{"mine": {"read"}}); &c.Roles[0] != &d.Roles[0] {
+		t.Error("what is the same is not shared")
+	}
 	for _, roles := range [][]string{{"y", "x"}, {"x"}, {"x", "y", "y"}, {"x,y"}, {"xy"}, {"x", "y", ""}, {}, nil} {
 		of(roles, nil)
 	}
