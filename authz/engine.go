@@ -189,9 +189,9 @@ func (e *Engine) Decide(ctx context.Context, r Request) (Decision, error) {
 	return e.decide(ctx, e.policy.Load(), r)
 }
 
-// DecideAll decides each request under one and the same policy, in order. Many
-// are evaluated on several cores at once; whoever is told of decisions is told in
-// order.
+// DecideAll decides each request under one and the same policy and time, in order.
+// Many are evaluated on several cores at once; whoever is told of decisions is told
+// in order.
 func (e *Engine) DecideAll(ctx context.Context, rs []Request) ([]Decision, error) {
 	p := e.policy.Load()
 	rs, err := e.describedAll(ctx, rs)
@@ -199,8 +199,9 @@ func (e *Engine) DecideAll(ctx context.Context, rs []Request) ([]Decision, error
 		return nil, err
 	}
 	ds, errs := make([]Decision, len(rs)), make([]error, len(rs))
+	now := e.clock()
 	spread(len(rs), func(i int) bool {
-		ds[i], errs[i] = e.decideUntold(ctx, p, rs[i])
+		ds[i], errs[i] = e.decideUntold(ctx, p, rs[i], now)
 		return errs[i] == nil
 	})
 	for i := range ds {
@@ -339,7 +340,7 @@ func (j Judge) Decide(ctx context.Context, r Request) (Decision, error) {
 		return Decision{}, err
 	}
 	// What is asked many times in a row for one answer is not asked again soon.
-	d, _ := j.engine.judge(ctx, j.policy, r, FactsFrom(ctx), nil, nil)
+	d, _ := j.engine.judge(ctx, j.policy, r, FactsFrom(ctx), j.engine.clock(), nil, nil)
 	if err := ctx.Err(); err != nil {
 		return Decision{}, err
 	}
@@ -347,7 +348,7 @@ func (j Judge) Decide(ctx context.Context, r Request) (Decision, error) {
 }
 
 func (e *Engine) decide(ctx context.Context, p *Policy, r Request) (Decision, error) {
-	d, err := e.decideUntold(ctx, p, r)
+	d, err := e.decideUntold(ctx, p, r, e.clock())
 	if err == nil {
 		tell(ctx, d)
 	}
@@ -361,21 +362,21 @@ func tell(ctx context.Context, d Decision) {
 	}
 }
 
-func (e *Engine) decideUntold(ctx context.Context, p *Policy, r Request) (Decision, error) {
+func (e *Engine) decideUntold(ctx context.Context, p *Policy, r Request, now time.Time) (Decision, error) {
 	if e.tracer != nil {
-		return e.traced(ctx, p, r)
+		return e.traced(ctx, p, r, now)
 	}
-	return e.decideNow(ctx, p, r)
+	return e.decideAt(ctx, p, r, now)
 }
 
-func (e *Engine) decideNow(ctx context.Context, p *Policy, r Request) (Decision, error) {
+func (e *Engine) decideAt(ctx context.Context, p *Policy, r Request, now time.Time) (Decision, error) {
 	facts := FactsFrom(ctx)
 	watch := e.watch.Load()
 	var nd, again Nondeterminism
 	if (e.recorder != nil || watch != nil) && p != nil {
 		nd = p.nondeterminism()
 	}
-	d, failure := e.judge(ctx, p, r, facts, nd.cache, e.memoOf(p))
+	d, failure := e.judge(ctx, p, r, facts, now, nd.cache, e.memoOf(p))
 	if err := ctx.Err(); err != nil {
 		// Whoever asked is gone; what was decided on the way out is no answer.
 		return Decision{}, err
@@ -400,9 +401,8 @@ func (e *Engine) decideNow(ctx context.Context, p *Policy, r Request) (Decision,
 // judge evaluates, or finds the answer in m if that is not nil, and narrows.
 // failure is why no policy answered. nd, if it is not nil, gives and takes what
 // nondeterministic built-ins answer.
-func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, nd builtins.NDBCache, m *memo) (d Decision, failure error) {
-	d.Time = e.clock()
-	d.ID = newID(d.Time)
+func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, now time.Time, nd builtins.NDBCache, m *memo) (d Decision, failure error) {
+	d.ID, d.Time = newID(now), now
 	if p == nil {
 		return refuse(d, CodeUnavailable, "no policy is in force"), errors.New("no policy is in force")
 	}

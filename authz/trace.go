@@ -2,6 +2,7 @@ package authz
 
 import (
 	"context"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -10,10 +11,10 @@ import (
 // traced is decide within a span. What the asker chose is in it only as far as it
 // has the form of a name, which no address and no secret has that goes by it; who
 // asks and about which resource only if the program wants that.
-func (e *Engine) traced(ctx context.Context, p *Policy, r Request) (Decision, error) {
+func (e *Engine) traced(ctx context.Context, p *Policy, r Request, now time.Time) (Decision, error) {
 	ctx, span := e.tracer.Start(ctx, "ostiary.decide")
 	defer span.End()
-	d, err := e.decideNow(ctx, p, r)
+	d, err := e.decideAt(ctx, p, r, now)
 	if !span.IsRecording() {
 		return d, err
 	}

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -433,8 +432,5 @@ func serveFloor(address string) error {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(out)
 	})
-	// As much room for garbage as the service has.
-	room := make([]byte, 64<<20)
-	defer runtime.KeepAlive(room)
 	return http.ListenAndServe(address, r)
 }

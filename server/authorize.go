@@ -75,14 +75,16 @@ func (cs *checks) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	if _, err := d.ReadToken(); err != nil {
 		return err
 	}
+	last := none
 	for d.PeekKind() != ']' {
 		var c check
-		if err := c.UnmarshalJSONFrom(d); err != nil {
+		if err := c.read(d, &last); err != nil {
 			return err
 		}
 		if cs.n++; cs.n <= maxChecks {
 			cs.value = append(cs.value, c)
 		}
+		last = c
 	}
 	_, err := d.ReadToken()
 	return err
@@ -94,13 +96,17 @@ type check struct {
 	Context  object
 }
 
-func (c *check) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+// none is what a check is like that has none before it.
+var none check
+
+// read reads a check. Those of a batch are often about the same action and type.
+func (c *check) read(d *jsontext.Decoder, last *check) error {
 	return members(d, func(name []byte) error {
 		switch string(name) {
 		case "action":
-			return c.Action.UnmarshalJSONFrom(d)
+			return c.Action.read(d, &last.Action)
 		case "resource":
-			return c.Resource.UnmarshalJSONFrom(d)
+			return c.Resource.read(d, &last.Resource)
 		case "context":
 			return c.Context.UnmarshalJSONFrom(d)
 		}
@@ -115,7 +121,9 @@ type resource struct {
 	set        bool
 }
 
-func (r *resource) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+func (r *resource) UnmarshalJSONFrom(d *jsontext.Decoder) error { return r.read(d, &none.Resource) }
+
+func (r *resource) read(d *jsontext.Decoder, last *resource) error {
 	if d.PeekKind() == 'n' {
 		return notNull(d)
 	}
@@ -123,9 +131,9 @@ func (r *resource) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return members(d, func(name []byte) error {
 		switch string(name) {
 		case "type":
-			return r.Type.UnmarshalJSONFrom(d)
+			return r.Type.read(d, last.Type.value)
 		case "id":
-			return r.ID.UnmarshalJSONFrom(d)
+			return r.ID.read(d, last.ID.value)
 		case "properties":
 			return r.Properties.UnmarshalJSONFrom(d)
 		}
@@ -140,22 +148,20 @@ type action struct {
 	set        bool
 }
 
-func (a *action) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+func (a *action) UnmarshalJSONFrom(d *jsontext.Decoder) error { return a.read(d, &none.Action) }
+
+func (a *action) read(d *jsontext.Decoder, last *action) (err error) {
 	a.set = true
 	switch d.PeekKind() {
 	case '"':
-		token, err := d.ReadToken()
-		if err != nil {
-			return err
-		}
-		a.name = token.String()
-		return nil
+		a.name, err = readText(d, last.name)
+		return err
 	case '{':
 		var name text
 		err := members(d, func(member []byte) error {
 			switch string(member) {
 			case "name":
-				return name.UnmarshalJSONFrom(d)
+				return name.read(d, last.name)
 			case "properties":
 				return a.properties.UnmarshalJSONFrom(d)
 			}

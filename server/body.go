@@ -142,15 +142,16 @@ type text struct {
 	set   bool
 }
 
-func (t *text) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+func (t *text) UnmarshalJSONFrom(d *jsontext.Decoder) error { return t.read(d, "") }
+
+// read reads a text that may well be like another: then there is one of the two.
+func (t *text) read(d *jsontext.Decoder, like string) (err error) {
 	switch d.PeekKind() {
 	case 'n':
 		return notNull(d)
 	case '"':
-		token, err := d.ReadToken()
-		if err == nil {
-			t.value, t.set = token.String(), true
-		}
+		t.value, err = readText(d, like)
+		t.set = err == nil
 		return err
 	}
 	v, err := d.ReadValue()
@@ -158,6 +159,27 @@ func (t *text) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		return err
 	}
 	return mistake(d, "must be text, not "+kindName(v.Kind()))
+}
+
+func readText(d *jsontext.Decoder, like string) (string, error) {
+	quoted, err := d.ReadValue()
+	if err != nil {
+		return "", err
+	}
+	plain, err := unquoted(quoted)
+	if string(plain) == like {
+		return like, err
+	}
+	return string(plain), err
+}
+
+// unquoted is the text of a JSON string, most often a part of it.
+func unquoted(quoted jsontext.Value) ([]byte, error) {
+	plain := []byte(quoted[1 : len(quoted)-1])
+	if bytes.IndexByte(plain, '\\') < 0 {
+		return plain, nil
+	}
+	return jsontext.AppendUnquote(nil, quoted)
 }
 
 // members reads an object, and has member read the value of each name. The name
@@ -179,11 +201,9 @@ func members(d *jsontext.Decoder, member func(name []byte) error) error {
 		if err != nil {
 			return err
 		}
-		plain := []byte(name[1 : len(name)-1])
-		if bytes.IndexByte(plain, '\\') >= 0 {
-			if plain, err = jsontext.AppendUnquote(nil, name); err != nil {
-				return err
-			}
+		plain, err := unquoted(name)
+		if err != nil {
+			return err
 		}
 		if err := member(plain); err != nil {
 			return err
