@@ -2,6 +2,7 @@ package betterauth
 
 import (
 	"encoding/base64"
+	stdjson "encoding/json"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -228,5 +229,16 @@ func TestCoercionIsJavaScripts(t *testing.T) {
 		if got := value(in).coerced(); got != want {
 			t.Errorf("%s: got %q, want %q", in, got, want)
 		}
+	}
+}
+
+// The command line writes the same objects with the standard library.
+func TestTimesReadTheSameInBothPackagesForJSON(t *testing.T) {
+	at := date(time.Date(2030, 1, 2, 3, 4, 5, 678_900_000, time.FixedZone("", 3600)))
+	v := struct{ At, Never *date }{At: &at}
+	const want = `{"At":"2030-01-02T02:04:05.678Z","Never":null}`
+	standard, err := stdjson.Marshal(v)
+	if string(mustJSON(v)) != want || string(standard) != want || err != nil {
+		t.Errorf("got %s and %s (%v), want %s", mustJSON(v), standard, err, want)
 	}
 }

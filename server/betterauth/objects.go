@@ -11,8 +11,15 @@ import (
 // date is a time as JavaScript writes it.
 type date time.Time
 
+const dateLayout = "2006-01-02T15:04:05.000Z"
+
+func (d date) MarshalText() ([]byte, error) {
+	return time.Time(d).UTC().AppendFormat(nil, dateLayout), nil
+}
+
+// MarshalJSONTo is MarshalText without an allocation, for the package that answers.
 func (d date) MarshalJSONTo(e *jsontext.Encoder) error {
-	return e.WriteValue(time.Time(d).UTC().AppendFormat(e.AvailableBuffer(), `"2006-01-02T15:04:05.000Z"`))
+	return e.WriteValue(time.Time(d).UTC().AppendFormat(e.AvailableBuffer(), `"`+dateLayout+`"`))
 }
 
 func dateOrNull(t *time.Time) *date {
