@@ -182,38 +182,21 @@ func tooDeep(data []byte, limit int) bool {
 	if bytes.Count(data, []byte("{"))+bytes.Count(data, []byte("[")) <= limit {
 		return false // they could not, whatever is text
 	}
-	depth := 0
+	depth, text := 0, false
 	for i := 0; i < len(data); i++ {
-		if data[i] == '"' {
-			if i = endOfText(data, i); i < 0 {
-				return false
+		switch c := data[i]; {
+		case text && c == '\\':
+			i++
+		case c == '"':
+			text = !text
+		case text:
+		case c == '{' || c == '[':
+			if depth++; depth > limit {
+				return true
 			}
-			continue
-		}
-		if depth += nests[data[i]]; depth > limit {
-			return true
+		case c == '}' || c == ']':
+			depth--
 		}
 	}
 	return false
-}
-
-var nests = [256]int{'{': 1, '[': 1, '}': -1, ']': -1}
-
-// endOfText returns where the text ends that begins at i, each with its quote; -1 if
-// it does not.
-func endOfText(data []byte, i int) int {
-	for {
-		n := bytes.IndexByte(data[i+1:], '"')
-		if n < 0 {
-			return -1
-		}
-		i += n + 1
-		escapes := i
-		for data[escapes-1] == '\\' {
-			escapes--
-		}
-		if (i-escapes)%2 == 0 {
-			return i
-		}
-	}
 }
