@@ -147,9 +147,9 @@ func (s *servers) start() (targets []target, left []string, err error) {
 	}
 	q, no := named(keyed), named("key-not-granted")
 	add := func(i *instance, name, against string, about *question) {
-		has := fmt.Sprintf(`"allow":%v`, about.allow)
+		has := fmt.Sprintf(`{"allow":%v`, about.allow)
 		targets = append(targets, target{name: name, address: i.address, request: i.ask(body(about)), has: has, asks: 1, against: against,
-			other: string(i.ask(body(no))), otherHas: `"allow":false`})
+			other: string(i.ask(body(no))), otherHas: `{"allow":false`})
 	}
 	var instances []*instance
 	for _, v := range []struct {
@@ -169,7 +169,7 @@ func (s *servers) start() (targets []target, left []string, err error) {
 		add(i, v.name, ours, q)
 	}
 	for _, i := range instances[:2] {
-		targets = append(targets, target{name: i.name + "-batch", address: i.address, request: i.ask(bodies(q)), has: `"allow":true`, asks: batch, against: i.name})
+		targets = append(targets, target{name: i.name + "-batch", address: i.address, request: i.ask(bodies(q)), has: `{"allow":true`, asks: batch, against: i.name})
 	}
 	// Denials are always recorded, with the codes of their reasons. One that has no
 	// room for records shows what that costs.
