@@ -2,13 +2,16 @@ package audit
 
 import (
 	"fmt"
+	"strconv"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/ostiary/ostiary/authz"
 )
 
 // Document is a record in JSON: the same in the HTTP API, in exports and
-// wherever else records are told.
+// wherever else records are told or kept.
 type Document struct {
 	ID             string            `json:"id"`
 	Time           string            `json:"time"` // UTC, in milliseconds
@@ -72,6 +75,82 @@ func (r *Record) Document() Document {
 		d.AssertedBy = &by
 	}
 	return d
+}
+
+// AppendJSON appends [Record.Document] as JSON, without making it: id and time come
+// first, and a text is escaped where JSON demands it and nowhere else.
+func (r *Record) AppendJSON(b []byte) (_ []byte, err error) {
+	text := func(name, s string) {
+		// What is not UTF-8 is replaced, which is all that the error would say.
+		b, _ = jsontext.AppendQuote(append(b, name...), s)
+	}
+	some := func(name, s string) {
+		if s != "" {
+			text(name, s)
+		}
+	}
+	object := func(name string, m map[string]any) {
+		if err == nil && len(m) > 0 {
+			b, err = authz.AppendJSON(append(b, name...), m, nil)
+		}
+	}
+	list := func(name string, of []string) {
+		for i, s := range of {
+			if i > 0 {
+				name = ","
+			}
+			text(name, s)
+		}
+		if len(of) > 0 {
+			b = append(b, ']')
+		}
+	}
+	text(`{"id":`, r.ID)
+	b = r.At.UTC().AppendFormat(append(b, `,"time":"`...), timeLayout)
+	b = strconv.AppendBool(append(b, `","allow":`...), r.Allow)
+	text(`,"policyRevision":`, r.Revision)
+	if r.DataRevision != 0 {
+		b = strconv.AppendInt(append(b, `,"dataRevision":`...), r.DataRevision, 10)
+	}
+	text(`,"principal":{"type":`, r.Actor.Type)
+	some(`,"id":`, r.Actor.ID)
+	some(`,"credential":`, r.Actor.Credential)
+	some(`,"keyId":`, r.Actor.KeyID)
+	some(`,"impersonatedBy":`, r.Actor.ImpersonatedBy)
+	if r.AssertedBy != (Asserter{}) {
+		text(`},"assertedBy":{"type":`, r.AssertedBy.Type)
+		some(`,"id":`, r.AssertedBy.ID)
+		some(`,"keyId":`, r.AssertedBy.KeyID)
+	}
+	text(`},"action":`, r.Action)
+	text(`,"resource":{"type":`, r.Resource.Type)
+	some(`,"id":`, r.Resource.ID)
+	b = append(b, '}')
+	some(`,"mapped":`, r.Mapped)
+	b = append(b, `,"reasons":[`...)
+	for i := range r.Reasons {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if err == nil {
+			b, err = authz.AppendReason(b, &r.Reasons[i], nil)
+		}
+	}
+	b = append(b, ']')
+	some(`,"failure":`, r.Failure)
+	some(`,"requestId":`, r.RequestID)
+	object(`,"context":`, r.Context)
+	if r.decided != nil || len(r.Input) > 0 {
+		b = append(b, `,"input":`...)
+		if err == nil {
+			b, err = r.AppendInput(b)
+		}
+	}
+	object(`,"ndBuiltinCache":`, r.NDBuiltinCache)
+	list(`,"erased":[`, r.Erased)
+	list(`,"masked":[`, r.Masked)
+	some(`,"maskFailure":`, r.MaskFailure)
+	return append(b, '}'), err
 }
 
 // Record is the reverse of [Record.Document].

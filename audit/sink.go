@@ -3,7 +3,6 @@ package audit
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,15 +24,15 @@ func Lines(w io.Writer) Sink { return lines{w} }
 type lines struct{ w io.Writer }
 
 func (l lines) Write(_ context.Context, records []Record) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
+	var b []byte
 	for i := range records {
-		if err := enc.Encode(records[i].Document()); err != nil {
+		var err error
+		if b, err = records[i].AppendJSON(b); err != nil {
 			return err
 		}
+		b = append(b, '\n')
 	}
-	_, err := l.w.Write(b.Bytes())
+	_, err := l.w.Write(b)
 	return err
 }
 
