@@ -364,6 +364,7 @@ func (i *Ostiary) keepHouse(ctx context.Context, o Options) {
 			errs = append(errs, err)
 			_, err = i.authn.DeleteEndedKeys(ctx, authn.System("retention"))
 			errs = append(errs, err)
+			errs = append(errs, i.db.CompactRecords(ctx, now.Add(-time.Minute))) // what came before is all there by now
 			if o.DecisionRetention > 0 {
 				_, err = i.db.DeleteRecords(ctx, now.Add(-o.DecisionRetention))
 				errs = append(errs, err)

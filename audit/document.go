@@ -5,8 +5,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"github.com/ostiary/ostiary/authz"
 )
 
@@ -80,10 +78,7 @@ func (r *Record) Document() Document {
 // AppendJSON appends [Record.Document] as JSON, without making it: id and time come
 // first, and a text is escaped where JSON demands it and nowhere else.
 func (r *Record) AppendJSON(b []byte) (_ []byte, err error) {
-	text := func(name, s string) {
-		// What is not UTF-8 is replaced, which is all that the error would say.
-		b, _ = jsontext.AppendQuote(append(b, name...), s)
-	}
+	text := func(name, s string) { b = authz.AppendText(append(b, name...), s) }
 	some := func(name, s string) {
 		if s != "" {
 			text(name, s)
@@ -106,8 +101,8 @@ func (r *Record) AppendJSON(b []byte) (_ []byte, err error) {
 		}
 	}
 	text(`{"id":`, r.ID)
-	b = r.At.UTC().AppendFormat(append(b, `,"time":"`...), timeLayout)
-	b = strconv.AppendBool(append(b, `","allow":`...), r.Allow)
+	b = authz.AppendMoment(append(b, `,"time":`...), r.At)
+	b = strconv.AppendBool(append(b, `,"allow":`...), r.Allow)
 	text(`,"policyRevision":`, r.Revision)
 	if r.DataRevision != 0 {
 		b = strconv.AppendInt(append(b, `,"dataRevision":`...), r.DataRevision, 10)

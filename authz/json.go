@@ -31,7 +31,7 @@ func AppendJSON(b []byte, v any, other Other) (_ []byte, err error) {
 		return strconv.AppendInt(b, v, 10), nil
 	case string:
 		if utf8.ValidString(v) {
-			return quoted(b, v), nil
+			return AppendText(b, v), nil
 		}
 	case json.Number:
 		if integer(string(v)) {
@@ -65,7 +65,7 @@ func AppendJSON(b []byte, v any, other Other) (_ []byte, err error) {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = append(quoted(b, name), ':')
+			b = append(AppendText(b, name), ':')
 			if b, err = AppendJSON(b, v[name], other); err != nil {
 				return b, err
 			}
@@ -93,19 +93,32 @@ func integer(s string) bool {
 	return true
 }
 
-// quoted appends s as a JSON string. Each byte that is not UTF-8 is replaced, which
-// is all that the error would say.
-func quoted(b []byte, s string) []byte {
-	b, _ = jsontext.AppendQuote(b, s)
-	return b
+// AppendText appends s as a JSON string. Each byte that is not UTF-8 is replaced.
+func AppendText(b []byte, s string) []byte {
+	for _, c := range []byte(s) {
+		if c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {
+			b, _ = jsontext.AppendQuote(b, s) // its error says what was replaced
+			return b
+		}
+	}
+	// Most texts are plain, and have been looked at by now.
+	return append(append(append(b, '"'), s...), '"')
+}
+
+// AppendMoment appends t as JSON, a text as [access.Moment] makes it.
+func AppendMoment(b []byte, t time.Time) []byte {
+	// Package time has a shorter way for all but the milliseconds.
+	b = t.UTC().AppendFormat(append(b, '"'), time.RFC3339)
+	ms := t.Nanosecond() / int(time.Millisecond)
+	return append(b[:len(b)-1], '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z', '"')
 }
 
 // AppendReason appends r as JSON.
 func AppendReason(b []byte, r *Reason, other Other) (_ []byte, err error) {
-	b = quoted(append(b, `{"code":`...), r.Code)
-	b = quoted(append(b, `,"message":`...), r.Message)
+	b = AppendText(append(b, `{"code":`...), r.Code)
+	b = AppendText(append(b, `,"message":`...), r.Message)
 	if r.Permission != "" {
-		b = quoted(append(b, `,"permission":`...), r.Permission)
+		b = AppendText(append(b, `,"permission":`...), r.Permission)
 	}
 	if len(r.Details) > 0 {
 		if b, err = AppendJSON(append(b, `,"details":`...), r.Details, other); err != nil {
@@ -180,7 +193,7 @@ func (d *document) principal(id *Identity, fresh bool) {
 		slices.Sort(names)
 		for _, name := range names {
 			d.next()
-			d.b = append(quoted(d.b, name), ':')
+			d.b = append(AppendText(d.b, name), ':')
 			d.list(k.Permissions[name])
 		}
 		d.end()
@@ -247,7 +260,7 @@ func (d *document) end() { d.b = append(d.b, '}') }
 
 func (d *document) text(name, s string) {
 	d.name(name)
-	d.b = quoted(d.b, s)
+	d.b = AppendText(d.b, s)
 }
 
 // some is text, unless it is empty.
@@ -263,7 +276,7 @@ func (d *document) list(list []string) {
 		if i > 0 {
 			d.b = append(d.b, ',')
 		}
-		d.b = quoted(d.b, s)
+		d.b = AppendText(d.b, s)
 	}
 	d.b = append(d.b, ']')
 }
@@ -275,10 +288,7 @@ func (d *document) bool(name string, v bool) {
 
 func (d *document) time(name string, t time.Time) {
 	d.name(name)
-	// As [access.Moment], but for the part of it for which package time has a shorter way.
-	d.b = t.UTC().AppendFormat(append(d.b, '"'), time.RFC3339)
-	ms := t.Nanosecond() / int(time.Millisecond)
-	d.b = append(d.b[:len(d.b)-1], '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z', '"')
+	d.b = AppendMoment(d.b, t)
 }
 
 // when is time, unless it is zero.

@@ -87,14 +87,16 @@ func writeRecords(b *testing.B, db *DB) {
 		Key:  &authz.KeyFacts{ID: "k1", Name: "ci", Permissions: authz.Permissions{"document": {"read", "list"}}, CreatedAt: time.Unix(1e9, 0)},
 	})
 	must(b, err)
-	r := authz.Request{Subject: subject, Action: authz.Action{Name: "read"}, Resource: authz.Resource{Type: "document", ID: "d1"}}
-	facts := &authz.Facts{IP: "192.0.2.1", UserAgent: "bench/1.0", Method: "POST", Path: "/v1/authorize", RequestID: "3w5e11264sgsf3w5e11264sgsf"}
+	r := authz.Request{Subject: subject, Action: authz.Action{Name: "read"}}
 	log := audit.NewLog(db, audit.Options{})
 	const each = 4000
+	empty := sizeOf(b, db)
 	b.ReportAllocs()
 	for b.Loop() {
-		for range each {
+		for i := range each {
 			now := time.Now()
+			r.Resource = authz.Resource{Type: "document", ID: "d" + strconv.Itoa(i)}
+			facts := &authz.Facts{IP: "192.0.2.1", UserAgent: "bench/1.0", Method: "POST", Path: "/v1/authorize", RequestID: rand.Text()}
 			d := authz.Decision{ID: strconv.FormatInt(now.UnixMilli(), 10) + rand.Text()[:13], Allow: true, Revision: "bf6fbefb135ed8c43983bc481c50b265", Time: now,
 				Reasons: []authz.Reason{{Code: "role", Message: "role reader permits document:read"}}}
 			must(b, log.Record(b.Context(), authz.Outcome{Request: r, Decision: d, Facts: facts}))
@@ -102,4 +104,16 @@ func writeRecords(b *testing.B, db *DB) {
 		must(b, log.Flush(b.Context()))
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/each, "ns/record")
+	b.ReportMetric(float64(sizeOf(b, db)-empty)/float64(b.N)/each, "disk-B/record")
+}
+
+// sizeOf is how many bytes the tables of db take on disk, indexes included.
+func sizeOf(b *testing.B, db *DB) (n int64) {
+	b.Helper()
+	query := `SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'`
+	if db.dialect.name == "sqlite" {
+		query = `SELECT page_count * page_size FROM pragma_page_count, pragma_page_size`
+	}
+	must(b, db.reader.DB.QueryRowContext(b.Context(), query).Scan(&n))
+	return n
 }

@@ -11,8 +11,8 @@ type dialect struct {
 	name string
 
 	// Types of columns in our DDL.
-	boolType, timeType, sequenceType string
-	nowDefault                       string // with a space before it
+	boolType, timeType, bytesType, sequenceType string
+	nowDefault                                  string // with a space before it
 
 	// idKinds are the types that ids may have besides texts.
 	idKinds map[string]idKind
@@ -32,10 +32,9 @@ type dialect struct {
 
 	// parameter is the first parameter of a prepared statement.
 	parameter string
-	// atOnce is how many of n records to write with one statement, and write writes
-	// so many, given the arguments of one after the other.
-	atOnce func(n int) int
-	write  func(ctx context.Context, w *recordWriter, of statementOf, args []any) error
+	// binary is what comes before arguments that are sent beside a statement, because
+	// in its text they would be twice as long.
+	binary []any
 	// filters says conditions.
 	filters *filterDialect
 	// oldestFirst orders rows of a table with createdAt and id as they came.

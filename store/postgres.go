@@ -69,6 +69,7 @@ var postgresDialect = dialect{
 	name:           "postgres",
 	boolType:       "boolean",
 	timeType:       "timestamptz",
+	bytesType:      "bytea",
 	sequenceType:   "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
 	nowDefault:     " DEFAULT CURRENT_TIMESTAMP",
 	idKinds:        map[string]idKind{"UUID": idUUID, "INTEGER": idInteger, "BIGINT": idInteger},
@@ -79,12 +80,12 @@ var postgresDialect = dialect{
 	propertiesType: `jsonb CHECK (jsonb_typeof("properties") = 'object')`,
 	bytewise:       `"C"`,
 	parameter:      "$1",
-	atOnce:         func(n int) int { return n },
-	write:          postgresWrite,
-	entityTexts:    postgresEntityTexts,
-	permanent:      postgresPermanent,
-	filters:        postgresFilters,
-	oldestFirst:    func(alias string) string { return fmt.Sprintf(`%s."createdAt", %s."id"`, alias, alias) },
+	// Described once for a connection.
+	binary:      []any{pgx.QueryExecModeCacheDescribe},
+	entityTexts: postgresEntityTexts,
+	permanent:   postgresPermanent,
+	filters:     postgresFilters,
+	oldestFirst: func(alias string) string { return fmt.Sprintf(`%s."createdAt", %s."id"`, alias, alias) },
 	lock: func(q *bun.SelectQuery, alias string) *bun.SelectQuery {
 		return q.For("UPDATE OF ?", bun.Ident(alias))
 	},
@@ -106,48 +107,6 @@ var postgresDialect = dialect{
 	object:   postgresObject,
 	watched:  postgresWatched,
 	fault:    postgresFault,
-}
-
-// postgresWrite gives each column as one array, so that the statement is always the
-// same one and takes one way there and back. It is described once for a connection.
-func postgresWrite(ctx context.Context, w *recordWriter, of statementOf, args []any) error {
-	columns := len(args) / of.n
-	arrays, casts := []any{pgx.QueryExecModeCacheDescribe}, make([]string, columns)
-	for c := range columns {
-		var array any
-		cast := "text[]"
-		switch args[c].(type) {
-		case bool:
-			array, cast = arrayOf[bool](args[c:], columns), "boolean[]"
-		case int64:
-			array, cast = arrayOf[int64](args[c:], columns), "bigint[]"
-		default:
-			array = arrayOf[string](args[c:], columns)
-		}
-		if recordColumns[c].name == "at" {
-			cast += "::timestamptz[]"
-		}
-		arrays = append(arrays, array)
-		casts[c] = fmt.Sprintf("$%d::%s", c+1, cast)
-	}
-	text := `INSERT INTO "ostiary_decision" (` + recordColumns.all() + ") SELECT *" + recordColumns.usual(of.all) +
-		" FROM unnest(" + strings.Join(casts, ", ") + ") ON CONFLICT DO NOTHING"
-	_, err := w.tx.Tx.ExecContext(ctx, text, arrays...)
-	return err
-}
-
-// arrayOf is every nth of args, nil where it is nil.
-func arrayOf[T any](args []any, n int) []*T {
-	values, array := make([]T, 0, len(args)/n+1), make([]*T, 0, len(args)/n+1)
-	for i := 0; i < len(args); i += n {
-		if v, ok := args[i].(T); ok {
-			values = append(values, v)
-			array = append(array, &values[len(values)-1])
-		} else {
-			array = append(array, nil)
-		}
-	}
-	return array
 }
 
 func postgresMakes(ctx context.Context, conn bun.IDB, table string) (made bool, err error) {

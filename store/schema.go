@@ -24,7 +24,7 @@ type Migration struct {
 	Applied *time.Time // nil: pending
 }
 
-// table is a table as we make it. In column types {bool}, {time}, {sequence},
+// table is a table as we make it. In column types {bool}, {time}, {bytes}, {sequence},
 // {properties} and {bytewise} stand for the dialect's, {id} for that of ids, and
 // {made} for what else makes a column of them.
 type table struct {
@@ -163,26 +163,6 @@ var ours = []table{
 		{name: "decisionId", def: "text NOT NULL"},
 		{name: "details", def: "text"},
 	}), indexes: []index{{name: "ostiary_event_at_idx", on: `"at", "id"`}}},
-	{name: "ostiary_decision", columns: slices.Concat([]columnDef{
-		{name: "id", def: "text NOT NULL PRIMARY KEY"},
-		{name: "at", def: "{time} NOT NULL"},
-		{name: "allow", def: "{bool} NOT NULL"},
-		{name: "revision", def: "text NOT NULL"},
-	}, actorColumns, []columnDef{
-		{name: "action", def: "text NOT NULL"},
-		{name: "resourceType", def: "text NOT NULL"},
-		{name: "resourceId", def: "text NOT NULL"},
-		{name: "resourceProperties", def: "text"},
-		{name: "input", def: "text"},
-		{name: "reasons", def: "text"},
-		{name: "codes", def: "text NOT NULL"},
-		{name: "failure", def: "text NOT NULL"},
-		{name: "requestId", def: "text NOT NULL"},
-		{name: "masked", def: "text"},
-	}), indexes: []index{
-		{name: "ostiary_decision_at_idx", on: `"at", "id"`},
-		{name: "ostiary_decision_actorId_idx", on: `"actorId", "at"`},
-	}},
 	{name: "changes", columns: []columnDef{
 		{name: "seq", def: "{sequence}"},
 		{name: "kind", def: "text NOT NULL"},
@@ -281,21 +261,6 @@ var steps = []struct {
 		}
 		return d.entityTexts(ctx, tx)
 	}},
-	{"0007_decision_log", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
-		for _, c := range []string{
-			`"dataRevision" bigint NOT NULL DEFAULT 0`,
-			`"assertedByType" text NOT NULL DEFAULT ''`, `"assertedById" text NOT NULL DEFAULT ''`, `"assertedByKeyId" text NOT NULL DEFAULT ''`,
-			`"context" text`, `"ndBuiltinCache" text`, `"erased" text`, `"maskFailure" text NOT NULL DEFAULT ''`,
-		} {
-			if _, err := tx.NewRaw(`ALTER TABLE "ostiary_decision" ADD COLUMN ` + c).Exec(ctx); err != nil {
-				return err
-			}
-		}
-		return createIndexes(ctx, tx, table{name: "ostiary_decision", indexes: []index{
-			{name: "ostiary_decision_actorKeyId_idx", on: `"actorKeyId", "at"`},
-			{name: "ostiary_decision_resource_idx", on: `"resourceType", "resourceId", "at"`},
-		}})
-	}},
 	{"0008_policies", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
 		if err := create(ctx, tx, d, of, table{name: "ostiary_policy_revision", columns: []columnDef{
 			{name: "revision", def: "text NOT NULL PRIMARY KEY"},
@@ -316,13 +281,8 @@ var steps = []struct {
 		}, actorColumns)})
 	}},
 	{"0009_replay", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
-		for _, c := range []string{
-			`"ostiary_decision" ADD COLUMN "mapped" text NOT NULL DEFAULT ''`,
-			`"ostiary_policy" ADD COLUMN "replay" text`,
-		} {
-			if _, err := tx.NewRaw("ALTER TABLE " + c).Exec(ctx); err != nil {
-				return err
-			}
+		if _, err := tx.NewRaw(`ALTER TABLE "ostiary_policy" ADD COLUMN "replay" text`).Exec(ctx); err != nil {
+			return err
 		}
 		if err := create(ctx, tx, d, of, table{name: "ostiary_shadow", columns: slices.Concat([]columnDef{
 			{name: "id", def: "text NOT NULL PRIMARY KEY"},
@@ -343,6 +303,28 @@ var steps = []struct {
 		}, indexes: []index{{name: "ostiary_shadow_report_shadowId_idx", on: `"shadowId"`}}})
 	}},
 	{"0010_policies_stay", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error { return d.permanent(ctx, tx) }},
+	{"0011_decision_blocks", func(ctx context.Context, tx bun.IDB, d dialect, of ids) error {
+		if _, err := tx.NewRaw(`DROP TABLE IF EXISTS "ostiary_decision"`).Exec(ctx); err != nil {
+			return err // a row each, before anything was released
+		}
+		return create(ctx, tx, d, of, table{name: "ostiary_decision_block", columns: []columnDef{
+			{name: "key", def: "text NOT NULL PRIMARY KEY"},
+			{name: "firstAt", def: "{time} NOT NULL"},
+			{name: "lastAt", def: "{time} NOT NULL"},
+			{name: "minId", def: "{bytes} NOT NULL"}, // compared byte by byte, whatever is in it
+			{name: "maxId", def: "{bytes} NOT NULL"},
+			{name: "records", def: "integer NOT NULL"},
+			{name: "size", def: "integer NOT NULL"},
+			{name: "terms", def: "{bytes} NOT NULL"},
+			{name: "lines", def: "{bytes} NOT NULL"}, // last: what is before it is read without it
+		}, indexes: []index{
+			// With all that tells whether a block is wanted, so that those that are not
+			// cost a glance at the index.
+			{name: "ostiary_decision_block_lastAt_idx", on: `"lastAt", "key", "firstAt"`},
+			{name: "ostiary_decision_block_firstAt_idx", on: `"firstAt", "key", "lastAt", "records", "size"`},
+			{name: "ostiary_decision_block_id_idx", on: `"minId", "maxId"`},
+		}})
+	}},
 }
 
 // adopt makes t or, if it is there, adds the columns that it lacks.
@@ -410,7 +392,7 @@ func createIndexes(ctx context.Context, tx bun.IDB, t table) error {
 }
 
 func (d dialect) ddl(of ids, def string) string {
-	return strings.NewReplacer("{id}", of.column, "{made}", d.idMade[of.kind], "{bool}", d.boolType, "{time}", d.timeType, "{sequence}", d.sequenceType, "{properties}", d.propertiesType, "{bytewise}", d.bytewise, " {now}", d.nowDefault).Replace(def)
+	return strings.NewReplacer("{id}", of.column, "{made}", d.idMade[of.kind], "{bool}", d.boolType, "{time}", d.timeType, "{bytes}", d.bytesType, "{sequence}", d.sequenceType, "{properties}", d.propertiesType, "{bytewise}", d.bytewise, " {now}", d.nowDefault).Replace(def)
 }
 
 func has(cs []column, name string) bool {

@@ -65,10 +65,7 @@ func openSQLite(ctx context.Context, path string, p Pool) (*DB, error) {
 	}
 	uri := "file:" + (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath()
 
-	// A batch of decisions changes pages all over the indexes. They have room until
-	// it is committed, and come back from the log for several of them at once: 16 MiB
-	// each.
-	writer, err := sqlitePool(uri, 1, "_txlock=immediate", "_pragma=cache_size(-16384)", "_pragma=wal_autocheckpoint(4000)")
+	writer, err := sqlitePool(uri, 1, "_txlock=immediate")
 	if err != nil {
 		return nil, err
 	}
@@ -136,6 +133,7 @@ var sqliteDialect = dialect{
 	name:         "sqlite",
 	boolType:     "integer",
 	timeType:     "date",
+	bytesType:    "blob",
 	sequenceType: "integer PRIMARY KEY AUTOINCREMENT",
 	idKinds:      map[string]idKind{"INTEGER": idInteger},
 	next:         sqliteNext,
@@ -144,8 +142,6 @@ var sqliteDialect = dialect{
 	propertiesType: `text CHECK (CASE WHEN json_valid("properties") THEN json_type("properties") = 'object' ELSE FALSE END)`,
 	bytewise:       "BINARY",
 	parameter:      "?1",
-	atOnce:         sqliteAtOnce,
-	write:          sqliteWrite,
 	entityTexts:    sqliteEntityTexts,
 	permanent:      sqlitePermanent,
 	filters:        sqliteFilters,
@@ -161,35 +157,6 @@ var sqliteDialect = dialect{
 	watched:  sqliteWatched,
 	fault:    sqliteFault,
 	watch:    sqliteWatch,
-}
-
-// sqliteAtOnce makes do with few statements, however many records there are. Each is
-// prepared once in a transaction.
-func sqliteAtOnce(n int) int {
-	switch {
-	case n >= 64:
-		return 64
-	case n >= 8:
-		return 8
-	}
-	return 1
-}
-
-// sqliteWrite has a failure end the transaction, as it does anyway: otherwise what a
-// statement of many rows changes is first copied, to undo that statement alone.
-func sqliteWrite(ctx context.Context, w *recordWriter, of statementOf, args []any) error {
-	statement := w.prepared[of]
-	if statement == nil {
-		row := "(?" + strings.Repeat(", ?", len(args)/of.n-1) + recordColumns.usual(of.all) + ")"
-		text := `INSERT OR FAIL INTO "ostiary_decision" (` + recordColumns.all() + ") VALUES " + strings.Repeat(row+", ", of.n-1) + row + " ON CONFLICT DO NOTHING"
-		var err error
-		if statement, err = w.tx.PrepareContext(ctx, text); err != nil {
-			return err
-		}
-		w.prepared[of] = statement
-	}
-	_, err := statement.ExecContext(ctx, args...)
-	return err
 }
 
 // sqliteNext goes on above all ids that there ever were: the database itself

@@ -53,7 +53,8 @@ type DB struct {
 	writer  *bun.DB // begins transactions that own the right to write
 	reader  *bun.DB // the same as writer if the database has one connection only
 	schema  atomic.Pointer[schema]
-	traced  *traced // queries that bun is not asked for; nil: they are not
+	packer  atomic.Pointer[packer] // that is not at work
+	traced  *traced                // queries that bun is not asked for; nil: they are not
 
 	bell   chan struct{}
 	stop   context.CancelFunc
