@@ -103,9 +103,8 @@ type outlet struct {
 // ErrFull reports that a decision could not be kept.
 var ErrFull = errors.New("decision log is full or its storage is away")
 
-// batch is how many records go into one write. What a database does once for a
-// transaction, and for a page that many of its rows are on, is shared by them; and
-// nothing else can be written meanwhile.
+// batch is how many records go into one write, and usually one block of the store: the
+// more, the less each of them takes there.
 const batch = 2000
 
 // NewLog returns a Log that writes to store while [Log.Run] runs.

@@ -469,8 +469,8 @@ func (e *Engine) mistaken(m *memo, before *answer, d *Decision) {
 // newID makes the id of a decision made at now: 48 bits of the time in milliseconds
 // and 80 bits by chance, so that no two are the same wherever they are made, in base
 // 32 (RFC 4648) with the digits in the order of their bytes. Ids of one time are
-// neighbours in an index of them, whose other pages need not be read or written.
-// Nothing depends on their order. An id protects nothing, and so need not have a
+// neighbours, so that one is looked for where others of its time are kept. Nothing
+// depends on their order. An id protects nothing, and so need not have a
 // secret's kind of chance, which takes as long as the rest of a decision that was
 // remembered.
 func newID(now time.Time) string {

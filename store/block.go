@@ -24,9 +24,10 @@ import (
 	"github.com/ostiary/ostiary/audit"
 )
 
-// A block is many records of decisions in one row: a row each would cost several times
-// what the decision did, and a kilobyte. Records are JSON lines in the order of their
-// positions, compressed. What is beside them tells which blocks a search may pass by.
+// blockRow is a block, many records of decisions in one row: a row each would cost
+// several times what the decision did, and a kilobyte. Records are JSON lines in the
+// order of their positions, compressed. What is beside them tells which blocks a search
+// may pass by. Blocks overlap in time, and a record may be in two of them.
 type blockRow struct {
 	bun.BaseModel `bun:"table:ostiary_decision_block,alias:b"`
 
@@ -82,6 +83,7 @@ func stored(s string) string {
 // facet is something that a query may ask to have a value.
 type facet int
 
+// Filters are kept with these numbers.
 const (
 	facetPrincipal facet = iota
 	facetKey
@@ -95,8 +97,8 @@ const (
 	facets
 )
 
-// members begin a facet in a line. What a member of a value is called matters to
-// blocks that are there: only the front of each may be cut off.
+// members are what stands before the value of a facet in a line, and perhaps before
+// others.
 var members = [facets]string{`"id":`, `"keyId":`, `"id":`, `"action":`, `"type":`, `"id":`, `"policyRevision":`, `"allow":`, `"code":`}
 
 // values are those of r, except for its codes.
@@ -359,9 +361,10 @@ func (db *DB) repacked(all []heading) ([]blockRow, error) {
 	})
 }
 
+// The times that there are in JSON.
 var (
-	earliest = time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
-	latest   = time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC).UnixMilli()
+	firstYear = time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
+	lastYear  = time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC).UnixMilli()
 )
 
 // WriteRecords implements [audit.Store]. A batch may be written again after a failure;
@@ -378,7 +381,7 @@ func (db *DB) WriteRecords(ctx context.Context, records []audit.Record) error {
 	for i := range records {
 		r := &records[i]
 		all[i] = placed{positionOf(r), r}
-		if at := all[i].at; at < earliest || at > latest {
+		if at := all[i].at; at < firstYear || at > lastYear {
 			return fmt.Errorf("write records: record %s: no such time in JSON", r.ID)
 		}
 	}
@@ -444,7 +447,7 @@ func (db *DB) replace(ctx context.Context, keys []string, blocks []blockRow) (do
 // long to write.
 const deletedAtOnce = 100
 
-// DeleteRecords implements [audit.Store].
+// DeleteRecords implements [audit.Store]. What was kept twice counts twice.
 func (db *DB) DeleteRecords(ctx context.Context, before time.Time) (int, error) {
 	n, err := db.deleteBlocks(ctx, newInstant(before))
 	if err == nil {

@@ -58,9 +58,9 @@ func (db *DB) Records(ctx context.Context, q audit.Query) ([]audit.Record, error
 	return s.page(ctx, int(recordLimit(q.Limit)))
 }
 
-// pageOfRecords is how many records EachRecord has in memory, at most. Besides there
-// are the lines of a block for each that was written at one time, usually one for each
-// instance; of others, portions and groups.
+// pageOfRecords is how many records EachRecord has in memory at most. Besides there are
+// the lines of the blocks that overlap where it is, about one for each instance, a group
+// of others that are still compressed, and what tells the next few hundred apart.
 const pageOfRecords = 500
 
 // EachRecord implements [audit.Store]. Where it goes on is told by the last record of
