@@ -399,7 +399,7 @@ func TestCompileNamesEveryMistakeAndItsPlace(t *testing.T) {
 }
 
 // A batch is shared among cores: its answers, and what is told of them, keep the
-// order of the questions.
+// order of the questions, and all are of one time.
 func TestBatchIsAnsweredInOrder(t *testing.T) {
 	src := minimal(`decision := {"allow": input.action.name in {"a", "c"}, "reasons": [{"code": input.resource.id, "message": "it"}], "context": {}}`)
 	recorder := &recorded{}
@@ -423,6 +423,11 @@ func TestBatchIsAnsweredInOrder(t *testing.T) {
 	}
 	if n := recorder.count(); n != len(batch) {
 		t.Errorf("%d records", n)
+	}
+	for i, d := range ds {
+		if !d.Time.Equal(ds[0].Time) {
+			t.Errorf("%d is of %s, the first of %s", i, d.Time, ds[0].Time)
+		}
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
