@@ -134,13 +134,17 @@ func TestABatchDescribesTheSameResourceOnce(t *testing.T) {
 	e, _, asked := described(t)
 	other := ask("d")
 	other.Action.Name = "write"
+	told := ask("d") // all that there is to know
+	told.Described = true
+	another := ask("d")
+	another.Resource.Type = "folder"
 	said := ask("d")
 	said.Resource.Properties = map[string]any{"state": "closed"}
-	ds, err := e.DecideAll(t.Context(), []authz.Request{ask("d"), ask("d"), other, said, said, ask("d"), ask("d"), ask("d"), ask("e"), other})
-	if err != nil || *asked != 7 {
-		t.Errorf("described %d times, want 7 (%v)", *asked, err)
+	ds, err := e.DecideAll(t.Context(), []authz.Request{ask("d"), ask("d"), other, said, said, ask("d"), ask("d"), ask("d"), ask("e"), other, ask("d"), told, ask("d"), another})
+	if err != nil || *asked != 10 {
+		t.Errorf("described %d times, want 10 (%v)", *asked, err)
 	}
-	for i, allow := range []bool{true, true, false, true, true, true, true, true, false, false} {
+	for i, allow := range []bool{true, true, false, true, true, true, true, true, false, false, true, false, true, true} {
 		if ds[i].Allow != allow {
 			t.Errorf("%d: got %v, want %v", i, ds[i].Allow, allow)
 		}

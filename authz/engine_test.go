@@ -106,6 +106,9 @@ func TestFailingPolicyDeniesWithItsReason(t *testing.T) {
 		{"allow not a boolean", `decision := {"allow": "true", "reasons": []}`, authz.CodePolicyError},
 		{"denial without a reason", `decision := {"allow": false, "reasons": []}`, authz.CodePolicyError},
 		{"reason without a code", `decision := {"allow": true, "reasons": [{"message": "m"}]}`, authz.CodePolicyError},
+		{"reason without a message", `decision := {"allow": true, "reasons": [{"code": "c", "message": 1}]}`, authz.CodePolicyError},
+		{"reason not an object", `decision := {"allow": true, "reasons": ["because"]}`, authz.CodePolicyError},
+		{"reason with a member without a name", `decision := {"allow": true, "reasons": [{"code": "c", "message": "m", 1: 2}]}`, authz.CodePolicyError},
 		{"reasons not a list", `decision := {"allow": true, "reasons": "because"}`, authz.CodePolicyError},
 		{"context not an object", `decision := {"allow": true, "reasons": [], "context": 1}`, authz.CodePolicyError},
 		{"conflicting rules", `decision := {"allow": true, "reasons": []} if input.action.name == "list"
@@ -124,6 +127,20 @@ forbidden if to_number(input.action.name) > 1`, authz.CodePolicyError},
 				t.Errorf("got allow=%v %v, want a denial with %s", d.Allow, d.Reasons, tt.code)
 			}
 		})
+	}
+}
+
+// A policy that never ends does, once whoever asked is gone.
+func TestNothingIsDecidedForNobody(t *testing.T) {
+	e := engine(t, minimal(`decision := {"allow": true, "reasons": [{"code": "slow", "message": "slow"}]} if {
+	some a in numbers.range(1, 1000000)
+	some b in numbers.range(1, 1000000)
+	a + b < 0
+}`), authz.Options{Deadline: time.Hour})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if d, err := e.Decide(ctx, listUsers); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %+v, %v", d, err)
 	}
 }
 
