@@ -2,6 +2,7 @@ package authz_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -127,6 +128,21 @@ forbidden if to_number(input.action.name) > 1`, authz.CodePolicyError},
 				t.Errorf("got allow=%v %v, want a denial with %s", d.Allow, d.Reasons, tt.code)
 			}
 		})
+	}
+}
+
+// A reason says all that the policy says in it.
+func TestReasonsHaveTheirDetails(t *testing.T) {
+	e := engine(t, minimal(`decision := {"allow": false, "reasons": {
+	{"code": "a", "message": "m", "permission": "p", "until": {"day": 1}},
+	{"code": "b", "message": "m"},
+}}`), authz.Options{})
+	want := []authz.Reason{
+		{Code: "a", Message: "m", Permission: "p", Details: map[string]any{"until": map[string]any{"day": json.Number("1")}}},
+		{Code: "b", Message: "m"},
+	}
+	if d := decide(t, e, listUsers); !reflect.DeepEqual(d.Reasons, want) {
+		t.Errorf("got %+v", d.Reasons)
 	}
 }
 
