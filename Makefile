@@ -2,9 +2,10 @@
 .DEFAULT_GOAL := help
 .PHONY: help run build test check e2e bench bench-http bench-parts fuzz generate needs
 
-PROCS    ?= 2
-FUZZTIME ?= 10s
-COUNT    ?= 6
+PROCS       ?= 2
+FUZZTIME    ?= 10s
+COUNT       ?= 6
+CONNECTIONS ?= 16
 
 # Modules of their own, so that the core drags in nothing of theirs.
 MODULES  := contrib/gin contrib/echo contrib/grpc examples/grpc bench
@@ -48,7 +49,7 @@ bench: ## one decision beside other engines, in one table
 	cd bench && go run . engines
 
 bench-http: ## servers beside others', in one table; POSTGRES=URL and CERBOS=BINARY add Better Auth and Cerbos
-	cd bench && go run . -postgres "$(POSTGRES)" -cerbos "$(CERBOS)" http
+	cd bench && go run . -connections $(CONNECTIONS) -postgres "$(POSTGRES)" -cerbos "$(CERBOS)" http
 
 bench-parts: ## the benchmarks of each package, ready for `go tool benchstat`
 	go test -run '^$$' -bench . -benchmem -count $(COUNT) -p 1 ./...

@@ -640,7 +640,8 @@ func (s *Service) VerifyKey(ctx context.Context, caller Principal, key Secret, w
 	if _, err := s.permit(ctx, caller, "verify", authz.Resource{Type: "apiKey"}); err != nil {
 		return Verification{}, err
 	}
-	p, err := s.lookup(ctx, APIKeySecret, string(key))
+	now := s.o.Clock()
+	p, err := s.lookup(ctx, APIKeySecret, string(key), now)
 	if err == nil && want != nil {
 		var covered bool
 		if covered, err = s.covers(ctx, p, want); err == nil && !covered {
@@ -649,7 +650,7 @@ func (s *Service) VerifyKey(ctx context.Context, caller Principal, key Secret, w
 	}
 	if err == nil {
 		var used *principal
-		if used, err = s.use(ctx, p); err == nil {
+		if used, err = s.use(ctx, p, now); err == nil {
 			p = used
 		}
 	}

@@ -55,12 +55,13 @@ func (s *Service) Authenticate(ctx context.Context, c Credential) (Principal, er
 	if c.Kind == NoCredential {
 		return Principal{}, nil
 	}
-	p, err := s.lookup(ctx, c.Kind, string(c.Secret))
+	now := s.o.Clock() // once: to read it takes as long as to find somebody
+	p, err := s.lookup(ctx, c.Kind, string(c.Secret), now)
 	if err != nil {
 		return Principal{}, err
 	}
 	if p.presented == APIKeySecret {
-		if p, err = s.use(ctx, p); err != nil {
+		if p, err = s.use(ctx, p, now); err != nil {
 			return Principal{}, err
 		}
 	}
@@ -101,12 +102,11 @@ func (s *Service) CacheStats() (hits, misses uint64) {
 
 // lookup finds the principal behind a secret, in memory or in the store. With
 // a key error it returns the principal too; nothing is counted.
-func (s *Service) lookup(ctx context.Context, kind Kind, secret string) (*principal, error) {
+func (s *Service) lookup(ctx context.Context, kind Kind, secret string, now time.Time) (*principal, error) {
 	if secret == "" || len(secret) > maxCredential {
 		return nil, ErrBadCredential
 	}
 	d := digestOf(secret)
-	now := s.o.Clock()
 	p, ok := s.cache.Get(d, now)
 	if !ok || (kind != Bearer && kind != p.presented) {
 		s.cache.hits.RecordMisses(1)

@@ -116,7 +116,7 @@ func (s *Service) StopImpersonating(ctx context.Context, caller Principal, admin
 	case err != nil:
 		return SignedIn{}, fmt.Errorf("find the impersonating administrator: %w", err)
 	}
-	back, err := s.lookup(ctx, SessionToken, string(admin))
+	back, err := s.lookup(ctx, SessionToken, string(admin), s.o.Clock())
 	switch {
 	case IsCredentialError(err):
 		return SignedIn{}, ErrAdminSessionGone

@@ -151,12 +151,12 @@ func (u *uses) forget(id string) {
 // use counts one use of the key that p presented. Keys without limits cost no
 // write: that they were used is noted in memory. Others cost one for a
 // portion of uses.
-func (s *Service) use(ctx context.Context, p *principal) (*principal, error) {
-	now := s.now()
+func (s *Service) use(ctx context.Context, p *principal, presented time.Time) (*principal, error) {
 	if !p.key.Limited() {
-		s.touches.note(p, now)
+		s.touches.note(p, presented)
 		return p, nil
 	}
+	now := s.now() // to find somebody may have taken its time
 	if !s.cache.Trusts(s.o.Clock()) {
 		// The limits may have been set anew, unnoticed.
 		spent, err := s.spend(ctx, p, now, 1)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/metrics"
@@ -109,7 +108,7 @@ func (e *Engine) DataFilter(ctx context.Context, q DataFilterQuery) (DataFilters
 		}
 		return DataFilters{}, fmt.Errorf("%w: %w", ErrDataFilter, err)
 	}
-	limit := &limit{ctx: ctx, deadline: time.Now().Add(e.deadline)}
+	limit := &limit{ctx: ctx, within: e.deadline}
 	failed := failtracer.New()
 	filters, err := prepared.Compile(ctx,
 		rego.EvalTransaction(t.txn),

@@ -129,18 +129,22 @@ func TestWithoutADescriptionThereIsNoDecision(t *testing.T) {
 	}
 }
 
-// A batch asks about the same thing once, unless it is asked differently.
+// What a batch asks twice in a row is looked up once, unless it is asked differently.
 func TestABatchDescribesTheSameResourceOnce(t *testing.T) {
 	e, _, asked := described(t)
 	other := ask("d")
 	other.Action.Name = "write"
+	told := ask("d") // all that there is to know
+	told.Described = true
+	another := ask("d")
+	another.Resource.Type = "folder"
 	said := ask("d")
 	said.Resource.Properties = map[string]any{"state": "closed"}
-	ds, err := e.DecideAll(t.Context(), []authz.Request{ask("d"), ask("d"), other, said, ask("d"), other})
-	if err != nil || *asked != 3 {
-		t.Errorf("described %d times, want 3 (%v)", *asked, err)
+	ds, err := e.DecideAll(t.Context(), []authz.Request{ask("d"), ask("d"), other, said, said, ask("d"), ask("d"), ask("d"), ask("e"), other, ask("d"), told, ask("d"), another})
+	if err != nil || *asked != 10 {
+		t.Errorf("described %d times, want 10 (%v)", *asked, err)
 	}
-	for i, allow := range []bool{true, true, false, true, true, false} {
+	for i, allow := range []bool{true, true, false, true, true, true, true, true, false, false, true, false, true, true} {
 		if ds[i].Allow != allow {
 			t.Errorf("%d: got %v, want %v", i, ds[i].Allow, allow)
 		}

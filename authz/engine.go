@@ -119,9 +119,9 @@ func (e *Engine) compiled(p *Policy) bool {
 // evaluate answers the rule by p: compiled, if p is and may be trusted.
 func (e *Engine) evaluate(ctx context.Context, p *Policy, rule string, in compiled.Input, now time.Time) (ast.Value, error) {
 	if !e.compiled(p) {
-		return p.topdown.evaluate(ctx, rule, in, now, time.Now().Add(e.deadline), nil)
+		return p.topdown.evaluate(ctx, rule, in, now, e.deadline, nil)
 	}
-	v, _, err := p.evaluate(ctx, rule, in, now, time.Now().Add(e.deadline), nil)
+	v, _, err := p.evaluate(ctx, rule, in, now, e.deadline, nil)
 	return v, err
 }
 
@@ -213,27 +213,28 @@ func (e *Engine) DecideAll(ctx context.Context, rs []Request) ([]Decision, error
 	return ds, nil
 }
 
-// describedAll is described for each of rs. One batch asks much about few
-// resources.
+// describedAll is described for each of rs. What is asked twice in a row, of which
+// only the context can differ, is looked up once.
 func (e *Engine) describedAll(ctx context.Context, rs []Request) ([]Request, error) {
-	type named struct{ resourceType, id, action string }
-	seen := make(map[named]int, len(rs))
 	all := make([]Request, len(rs))
 	for i, r := range rs {
-		this := named{r.Resource.Type, r.Resource.ID, r.Action.Name}
-		plain := !r.Described && len(r.Resource.Properties) == 0
-		known, again := seen[this]
-		var err error
-		if plain && again {
-			r.Resource, r.Described = all[known].Resource, true
-		} else if r, err = e.described(ctx, r); err != nil {
+		if i > 0 && sameResource(&rs[i-1], &r) {
+			r.Resource, r.Described = all[i-1].Resource, true
+		} else if described, err := e.described(ctx, r); err != nil {
 			return nil, err
-		} else if plain {
-			seen[this] = i
+		} else {
+			r = described
 		}
 		all[i] = r
 	}
 	return all, nil
+}
+
+// sameResource reports whether a and b, which say nothing of a resource but its name,
+// ask for the same action on the same.
+func sameResource(a, b *Request) bool {
+	return !a.Described && !b.Described && len(a.Resource.Properties)+len(b.Resource.Properties) == 0 &&
+		a.Resource.Type == b.Resource.Type && a.Resource.ID == b.Resource.ID && a.Action.Name == b.Action.Name
 }
 
 // share is how many decisions are worth another core.
@@ -432,9 +433,9 @@ func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, 
 	case due:
 		v, err = e.compare(ctx, p, in, d.Time, nd)
 	case fast:
-		v, sure, err = p.evaluate(ctx, decisionRule, in, d.Time, time.Now().Add(e.deadline), nd)
+		v, sure, err = p.evaluate(ctx, decisionRule, in, d.Time, e.deadline, nd)
 	default:
-		v, err = p.topdown.evaluate(ctx, decisionRule, in, d.Time, time.Now().Add(e.deadline), nd)
+		v, err = p.topdown.evaluate(ctx, decisionRule, in, d.Time, e.deadline, nd)
 	}
 	if err == nil {
 		err = p.read(&d, v)
@@ -587,69 +588,72 @@ func read(d *Decision, v ast.Value) error {
 var (
 	allowKey   = ast.StringTerm("allow")
 	reasonsKey = ast.StringTerm("reasons")
+
+	codeKey       = ast.StringTerm("code")
+	messageKey    = ast.StringTerm("message")
+	permissionKey = ast.StringTerm("permission")
 )
 
 func readReasons(t *ast.Term) ([]Reason, error) {
 	if t == nil {
 		return nil, nil
 	}
-	var reasons []Reason
-	var err error
-	read := func(t *ast.Term) {
-		var r Reason
-		if r, err = readReason(t, err); err == nil {
-			reasons = append(reasons, r)
+	var list *ast.Array
+	switch v := t.Value.(type) {
+	case *ast.Array:
+		list = v
+	case ast.Set:
+		list = v.Sorted()
+	default:
+		return nil, fmt.Errorf("%s.reasons is not a list", decisionRule)
+	}
+	if list.Len() == 0 {
+		return nil, nil
+	}
+	reasons := make([]Reason, list.Len())
+	for i := range reasons {
+		if err := readReason(list.Elem(i), &reasons[i]); err != nil {
+			return nil, err
 		}
 	}
-	switch list := t.Value.(type) {
-	case *ast.Array:
-		list.Foreach(read)
-	case ast.Set:
-		list.Foreach(read)
-	default:
-		err = fmt.Errorf("%s.reasons is not a list", decisionRule)
-	}
-	return reasons, err
+	return reasons, nil
 }
 
-func readReason(t *ast.Term, before error) (Reason, error) {
-	if before != nil {
-		return Reason{}, before
-	}
+func readReason(t *ast.Term, r *Reason) error {
 	doc, ok := t.Value.(ast.Object)
 	if !ok {
-		return Reason{}, fmt.Errorf("%s.reasons holds something that is not an object", decisionRule)
+		return fmt.Errorf("%s.reasons holds something that is not an object", decisionRule)
 	}
-	var r Reason
-	var err error
-	doc.Foreach(func(k, v *ast.Term) {
+	known := 0
+	for _, m := range [...]struct {
+		key  *ast.Term
+		text *string
+	}{{codeKey, &r.Code}, {messageKey, &r.Message}, {permissionKey, &r.Permission}} {
+		if v := doc.Get(m.key); v != nil {
+			text, _ := v.Value.(ast.String)
+			*m.text = string(text)
+			known++
+		}
+	}
+	if r.Code == "" || r.Message == "" {
+		return fmt.Errorf("%s.reasons holds a reason without code or message", decisionRule)
+	}
+	if doc.Len() == known {
+		return nil
+	}
+	r.Details = make(map[string]any, doc.Len()-known)
+	return doc.Iter(func(k, v *ast.Term) (err error) {
 		name, ok := k.Value.(ast.String)
 		if !ok {
-			err = fmt.Errorf("%s.reasons holds a member whose name is not a string", decisionRule)
-			return
+			return fmt.Errorf("%s.reasons holds a member whose name is not a string", decisionRule)
 		}
-		text, _ := v.Value.(ast.String)
 		switch name {
-		case "code":
-			r.Code = string(text)
-		case "message":
-			r.Message = string(text)
-		case "permission":
-			r.Permission = string(text)
+		case "code", "message", "permission":
 		default:
-			if err != nil {
-				return
-			}
-			if r.Details == nil {
-				r.Details = map[string]any{}
-			}
 			r.Details[string(name)], err = ast.JSON(v.Value)
 		}
+		return err
 	})
-	if r.Code == "" || r.Message == "" {
-		return Reason{}, fmt.Errorf("%s.reasons holds a reason without code or message", decisionRule)
-	}
-	return r, err
 }
 
 // Permissions returns what s may do by its roles, narrowed by the grants of

@@ -2,6 +2,7 @@ package authz_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -106,6 +107,9 @@ func TestFailingPolicyDeniesWithItsReason(t *testing.T) {
 		{"allow not a boolean", `decision := {"allow": "true", "reasons": []}`, authz.CodePolicyError},
 		{"denial without a reason", `decision := {"allow": false, "reasons": []}`, authz.CodePolicyError},
 		{"reason without a code", `decision := {"allow": true, "reasons": [{"message": "m"}]}`, authz.CodePolicyError},
+		{"reason without a message", `decision := {"allow": true, "reasons": [{"code": "c", "message": 1}]}`, authz.CodePolicyError},
+		{"reason not an object", `decision := {"allow": true, "reasons": ["because"]}`, authz.CodePolicyError},
+		{"reason with a member without a name", `decision := {"allow": true, "reasons": [{"code": "c", "message": "m", 1: 2}]}`, authz.CodePolicyError},
 		{"reasons not a list", `decision := {"allow": true, "reasons": "because"}`, authz.CodePolicyError},
 		{"context not an object", `decision := {"allow": true, "reasons": [], "context": 1}`, authz.CodePolicyError},
 		{"conflicting rules", `decision := {"allow": true, "reasons": []} if input.action.name == "list"
@@ -124,6 +128,37 @@ forbidden if to_number(input.action.name) > 1`, authz.CodePolicyError},
 				t.Errorf("got allow=%v %v, want a denial with %s", d.Allow, d.Reasons, tt.code)
 			}
 		})
+	}
+}
+
+// A reason says all that the policy says in it.
+func TestReasonsHaveTheirDetails(t *testing.T) {
+	e := engine(t, minimal(`decision := {"allow": false, "reasons": {
+	{"code": "a", "message": "m", "permission": "p", "until": {"day": 1}},
+	{"code": "b", "message": "m"},
+}}`), authz.Options{})
+	want := []authz.Reason{
+		{Code: "a", Message: "m", Permission: "p", Details: map[string]any{"until": map[string]any{"day": json.Number("1")}}},
+		{Code: "b", Message: "m"},
+	}
+	if d := decide(t, e, listUsers); !reflect.DeepEqual(d.Reasons, want) {
+		t.Errorf("got %+v", d.Reasons)
+	}
+}
+
+// A policy that never ends does, once whoever asked is gone.
+func TestNothingIsDecidedForNobody(t *testing.T) {
+	const deadline = 30 * time.Second
+	e := engine(t, minimal(`decision := {"allow": true, "reasons": [{"code": "slow", "message": "slow"}]} if {
+	some a in numbers.range(1, 1000000)
+	some b in numbers.range(1, 1000000)
+	a + b < 0
+}`), authz.Options{Deadline: deadline})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if d, err := e.Decide(ctx, listUsers); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) >= deadline {
+		t.Errorf("after %s: %+v, %v", time.Since(began), d, err)
 	}
 }
 
@@ -399,7 +434,7 @@ func TestCompileNamesEveryMistakeAndItsPlace(t *testing.T) {
 }
 
 // A batch is shared among cores: its answers, and what is told of them, keep the
-// order of the questions.
+// order of the questions, and all are of one time.
 func TestBatchIsAnsweredInOrder(t *testing.T) {
 	src := minimal(`decision := {"allow": input.action.name in {"a", "c"}, "reasons": [{"code": input.resource.id, "message": "it"}], "context": {}}`)
 	recorder := &recorded{}
@@ -423,6 +458,11 @@ func TestBatchIsAnsweredInOrder(t *testing.T) {
 	}
 	if n := recorder.count(); n != len(batch) {
 		t.Errorf("%d records", n)
+	}
+	for i, d := range ds {
+		if !d.Time.Equal(ds[0].Time) {
+			t.Errorf("%d is of %s, the first of %s", i, d.Time, ds[0].Time)
+		}
 	}
 
 	ctx, cancel := context.WithCancel(ctx)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -159,6 +160,23 @@ func TestShutdownWritesDecisions(t *testing.T) {
 	defer o.Close()
 	if _, err := o.Decisions().Record(t.Context(), decision.ID); err != nil {
 		t.Errorf("decision %s: %v", decision.ID, err)
+	}
+}
+
+// Garbage has room where nobody said how much memory there is.
+func TestGarbageHasRoom(t *testing.T) {
+	for limit, room := range map[string]bool{"": true, "1GiB": false} {
+		t.Setenv("GOMEMLIMIT", limit)
+		_, stop := served(t, "sqlite::memory:")
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		// By itself Go collects when what is in use has doubled.
+		if got := m.NextGC >= 2*garbage; got != room {
+			t.Errorf("GOMEMLIMIT=%s: collected at %d MiB, want more than %d MiB: %v", limit, m.NextGC>>20, 2*garbage>>20, room)
+		}
+		stop()
+		runtime.GC()
 	}
 }
 
