@@ -298,22 +298,24 @@ const ruleTime = time.Second
 func (l *Log) records(ctx context.Context, entries []*entry) ([]Record, error) {
 	records := make([]Record, 0, len(entries))
 	for _, e := range entries {
-		r, drop := e.record(), false
+		// In its place, because a record is large.
+		records = append(records, Record{})
+		r, drop := &records[len(records)-1], false
+		e.tell(r)
 		masking := e.Policy != nil && e.Policy.Masking()
 		if masking || len(l.sinks) > 0 {
 			r.Input, r.decided = r.input(), nil // once for all that need it
 		}
 		if masking {
-			drop = l.rules(ctx, e.Policy, &r)
+			drop = l.rules(ctx, e.Policy, r)
 			if err := ctx.Err(); err != nil {
 				return nil, err // says nothing about the rules
 			}
 		}
 		if drop {
 			l.dropped.Add(1)
-			continue
+			records = records[:len(records)-1]
 		}
-		records = append(records, r)
 	}
 	return records, nil
 }
@@ -394,12 +396,13 @@ func (l *Log) Waiting() int {
 	return n
 }
 
-func (e *entry) record() Record {
+// tell makes r the record of e.
+func (e *entry) tell(r *Record) {
 	id := authz.Anonymous.Identity()
 	if e.Request.Subject != nil {
 		id = e.Request.Subject.Identity()
 	}
-	r := Record{
+	*r = Record{
 		ID: e.Decision.ID, At: e.Decision.Time, Allow: e.Decision.Allow, Revision: e.Decision.Revision, DataRevision: e.known,
 		Actor: ActorOf(id), Action: e.Request.Action.Name, Resource: e.Request.Resource, Mapped: e.Request.Mapped,
 		Reasons: e.Decision.Reasons, Context: e.Decision.Context,
@@ -420,7 +423,6 @@ func (e *entry) record() Record {
 	if e.Facts != nil {
 		r.RequestID = e.Facts.RequestID
 	}
-	return r
 }
 
 // ActorOf returns the actor that id describes.

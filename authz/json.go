@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+	"weak"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -155,9 +157,8 @@ func AppendDocument(b []byte, r *Request, facts *Facts, now time.Time) ([]byte, 
 		}
 		d.end()
 	}
-	d.begin("principal")
-	d.principal(&id, who.Fresh(now))
-	d.end()
+	d.name("principal")
+	d.who(who, &id, who.Fresh(now))
 	d.begin("resource")
 	d.some("id", r.Resource.ID)
 	if r.Resource.Known {
@@ -168,6 +169,28 @@ func AppendDocument(b []byte, r *Request, facts *Facts, now time.Time) ([]byte, 
 	d.end()
 	d.end()
 	return d.b, d.err
+}
+
+// who has a principal. Whoever asked once mostly asks again, so the text stays until the
+// next garbage collection.
+func (d *document) who(who *Subject, id *Identity, fresh bool) {
+	prepared, _ := termsOf(who)
+	if prepared != nil {
+		if held := prepared.told.Load(); held != nil {
+			if t := held.Value(); t != nil && t.fresh == fresh {
+				d.b = append(d.b, t.text...)
+				return
+			}
+		}
+	}
+	start := len(d.b)
+	d.b = append(d.b, '{')
+	d.principal(id, fresh)
+	d.end()
+	if prepared != nil && prepared.version != 0 && d.err == nil {
+		held := weak.Make(&told{fresh, bytes.Clone(d.b[start:])})
+		prepared.told.Store(&held)
+	}
 }
 
 // principal has the members of [Identity.Document], in order.

@@ -86,6 +86,23 @@ func TestDocumentIsAppendedAsItIs(t *testing.T) {
 	}
 }
 
+// The principal, which is written again and again, is so as it is by then.
+func TestPrincipalIsAppendedAsItIsByThen(t *testing.T) {
+	now := time.UnixMilli(1e12)
+	session := &access.SessionFacts{ID: "s", FreshUntil: now.Add(time.Hour)}
+	for _, credential := range []string{"session", authz.CredentialAsserted} {
+		s, err := authz.NewSubject(access.Identity{Type: "user", ID: "u", Credential: credential, Session: session, Properties: map[string]any{"a": "b"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := access.Request{Subject: s, Action: access.Action{Name: "read"}, Resource: access.Resource{Type: "document"}}
+		for _, later := range []time.Duration{0, 0, time.Hour, 2 * time.Hour, 0} {
+			got, err := authz.AppendDocument(nil, &r, nil, now.Add(later))
+			same(t, got, err, r.Document(nil, now.Add(later)))
+		}
+	}
+}
+
 func FuzzDocumentIsAppendedAsItIs(f *testing.F) {
 	f.Add("api_key", "u1", "é\x00\"", `{"ip":"x","time":1,"n":[1.50,null]}`, int64(0))
 	f.Add("asserted", "\xff", "", `{"":{}}`, int64(1))

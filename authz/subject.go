@@ -31,12 +31,19 @@ type terms struct {
 	attributes *ast.Term // of the user, likewise
 	properties *ast.Term // of one that was asserted, likewise
 	whole      atomic.Pointer[weak.Pointer[whole]]
+	told       atomic.Pointer[weak.Pointer[told]]
 }
 
 // whole is a principal as a whole, with a session that is fresh or is not.
 type whole struct {
 	fresh     bool
 	principal *ast.Term
+}
+
+// told is whole as JSON.
+type told struct {
+	fresh bool
+	text  []byte
 }
 
 // versions counts the subjects that were made.
