@@ -278,7 +278,7 @@ func (q *question) userMember(key *ast.Term) *ast.Term {
 	case "id":
 		return ast.StringTerm(u.ID)
 	case "name":
-		return ast.StringTerm(u.Name)
+		return &q.prepared.userName
 	case "email":
 		return ast.StringTerm(u.Email)
 	case "emailVerified":
@@ -324,7 +324,7 @@ func (q *question) keyMember(key *ast.Term) *ast.Term {
 	case "id":
 		return ast.StringTerm(k.ID)
 	case "name":
-		return ast.StringTerm(k.Name)
+		return &q.prepared.keyName
 	case "permissions":
 		return &q.prepared.grants.term
 	case "metadata":

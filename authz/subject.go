@@ -25,6 +25,8 @@ type terms struct {
 	// made anew for each question: nothing is remembered about it.
 	version    uint64
 	id         ast.Term
+	userName   ast.Term // which reasons tell, as they do
+	keyName    ast.Term // the name of the key
 	roles      *common
 	grants     *common   // of the key; nil without one, as are
 	metadata   *ast.Term // those
@@ -73,12 +75,14 @@ func prepare(id *Identity) (t *terms, err error) {
 	}
 	id.Roles = t.roles.roles
 	if id.User != nil {
+		t.userName.Value = ast.String(id.User.Name)
 		if t.attributes, err = kept(id.User.Attributes); err != nil {
 			return nil, err
 		}
 	}
 	if id.Key != nil {
 		key := *id.Key
+		t.keyName.Value = ast.String(key.Name)
 		own := maps.Clone(key.Permissions)
 		for resource, actions := range own {
 			own[resource] = slices.Clone(actions)
