@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/metrics"
@@ -108,7 +109,7 @@ func (e *Engine) DataFilter(ctx context.Context, q DataFilterQuery) (DataFilters
 		}
 		return DataFilters{}, fmt.Errorf("%w: %w", ErrDataFilter, err)
 	}
-	limit := &limit{ctx: ctx, within: e.deadline}
+	limit := &limit{ctx: ctx, deadline: time.Now().Add(e.deadline)}
 	failed := failtracer.New()
 	filters, err := prepared.Compile(ctx,
 		rego.EvalTransaction(t.txn),

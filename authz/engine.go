@@ -119,9 +119,9 @@ func (e *Engine) compiled(p *Policy) bool {
 // evaluate answers the rule by p: compiled, if p is and may be trusted.
 func (e *Engine) evaluate(ctx context.Context, p *Policy, rule string, in compiled.Input, now time.Time) (ast.Value, error) {
 	if !e.compiled(p) {
-		return p.topdown.evaluate(ctx, rule, in, now, e.deadline, nil)
+		return p.topdown.evaluate(ctx, rule, in, now, time.Now().Add(e.deadline), nil)
 	}
-	v, _, err := p.evaluate(ctx, rule, in, now, e.deadline, nil)
+	v, _, err := p.evaluate(ctx, rule, in, now, time.Now().Add(e.deadline), nil)
 	return v, err
 }
 
@@ -433,9 +433,9 @@ func (e *Engine) judge(ctx context.Context, p *Policy, r Request, facts *Facts, 
 	case due:
 		v, err = e.compare(ctx, p, in, d.Time, nd)
 	case fast:
-		v, sure, err = p.evaluate(ctx, decisionRule, in, d.Time, e.deadline, nd)
+		v, sure, err = p.evaluate(ctx, decisionRule, in, d.Time, time.Now().Add(e.deadline), nd)
 	default:
-		v, err = p.topdown.evaluate(ctx, decisionRule, in, d.Time, e.deadline, nd)
+		v, err = p.topdown.evaluate(ctx, decisionRule, in, d.Time, time.Now().Add(e.deadline), nd)
 	}
 	if err == nil {
 		err = p.read(&d, v)

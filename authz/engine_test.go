@@ -146,6 +146,18 @@ func TestReasonsHaveTheirDetails(t *testing.T) {
 	}
 }
 
+// Whatever the time is spent on, until it is looked at for the first time.
+func TestADeadlineCountsFromTheBeginning(t *testing.T) {
+	for _, topdown := range []bool{false, true} {
+		e := engine(t, minimal(`decision := {"allow": true, "reasons": [{"code": "a", "message": "b"}]} if {
+	every i in numbers.range(1, 20) { i < 30 }
+}`), authz.Options{Deadline: time.Nanosecond, Topdown: topdown, Recheck: -1})
+		if d := decide(t, e, listUsers); d.Allow || d.Reasons[0].Code != authz.CodeDeadline {
+			t.Errorf("topdown %v: got %+v", topdown, d)
+		}
+	}
+}
+
 // A policy that never ends does, once whoever asked is gone.
 func TestNothingIsDecidedForNobody(t *testing.T) {
 	const deadline = 30 * time.Second

@@ -63,20 +63,20 @@ func (p *programs) of(rule string) *compiled.Program {
 
 // evaluate answers a rule, by its program if there is one. A rule that is
 // undefined yields nil. sure says that the program answered.
-func (p *Policy) evaluate(ctx context.Context, rule string, in compiled.Input, now time.Time, within time.Duration, nd builtins.NDBCache) (v ast.Value, sure bool, err error) {
+func (p *Policy) evaluate(ctx context.Context, rule string, in compiled.Input, now, deadline time.Time, nd builtins.NDBCache) (v ast.Value, sure bool, err error) {
 	if program := p.programs.of(rule); program != nil {
-		if v, sure, err = run(ctx, program, in, now, within, nd); sure {
+		if v, sure, err = run(ctx, program, in, now, deadline, nd); sure {
 			return v, true, err
 		}
 	}
-	v, err = p.topdown.evaluate(ctx, rule, in, now, within, nd)
+	v, err = p.topdown.evaluate(ctx, rule, in, now, deadline, nd)
 	return v, false, err
 }
 
 // run evaluates a program. If it is not sure, topdown has to be asked: what
 // fails here may be passed by there, and topdown says where it failed.
-func run(ctx context.Context, program *compiled.Program, in compiled.Input, now time.Time, within time.Duration, nd builtins.NDBCache) (v ast.Value, sure bool, err error) {
-	limit := &limit{ctx: ctx, within: within}
+func run(ctx context.Context, program *compiled.Program, in compiled.Input, now, deadline time.Time, nd builtins.NDBCache) (v ast.Value, sure bool, err error) {
+	limit := &limit{ctx: ctx, deadline: deadline}
 	t, err := program.Value(compiled.Evaluation{
 		Context:        ctx,
 		Input:          in,
@@ -102,14 +102,14 @@ func (p *Policy) compare(ctx context.Context, in compiled.Input, now time.Time, 
 	if nd == nil && p.nondeterministic {
 		nd = builtins.NDBCache{} // or chance would tell them apart
 	}
-	fast, sure, err := run(ctx, p.programs.decision, in, now, within, nd)
+	fast, sure, err := run(ctx, p.programs.decision, in, now, time.Now().Add(within), nd)
 	if !sure || err != nil {
 		if err == nil {
-			fast, err = p.topdown.evaluate(ctx, decisionRule, in, now, within, nd)
+			fast, err = p.topdown.evaluate(ctx, decisionRule, in, now, time.Now().Add(within), nd)
 		}
 		return fast, false, err
 	}
-	reference, err := p.topdown.evaluate(ctx, decisionRule, in, now, within, nd)
+	reference, err := p.topdown.evaluate(ctx, decisionRule, in, now, time.Now().Add(within), nd)
 	switch {
 	case errors.Is(err, errDeadline) || ctx.Err() != nil:
 		return fast, false, nil // too slow to be compared with

@@ -112,7 +112,7 @@ func (p *Policy) Judge(document any) (func(ctx context.Context, now time.Time) e
 	}
 	input := compiled.Document{Term: ast.NewTerm(in)}
 	return func(ctx context.Context, now time.Time) error {
-		v, _, err := p.evaluate(ctx, decisionRule, input, now, 10*time.Second, nil)
+		v, _, err := p.evaluate(ctx, decisionRule, input, now, time.Now().Add(10*time.Second), nil)
 		if err != nil {
 			return err
 		}
@@ -125,7 +125,7 @@ func (p *Policy) Judge(document any) (func(ctx context.Context, now time.Time) e
 const maxSteps = 20_000
 
 func (p *Policy) explain(ctx context.Context, in *ast.Term, now time.Time, within time.Duration, nd Nondeterminism) (Explanation, error) {
-	limited := &limit{ctx: ctx, within: 10 * within} // a trace is slow
+	limited := &limit{ctx: ctx, deadline: time.Now().Add(10 * within)} // a trace is slow
 	steps := &trace{events: topdown.NewBufferTracer(), limit: limited, most: maxSteps}
 	query := func(l *limit) *topdown.Query {
 		q := p.topdown.query(decisionRule, in, now).WithCancel(l)
@@ -137,7 +137,7 @@ func (p *Policy) explain(ctx context.Context, in *ast.Term, now time.Time, withi
 	v, err := result(ctx, query(limited).WithQueryTracer(steps).WithIndexing(false).WithEarlyExit(false))
 	if steps.over {
 		// The answer is then what it is without a trace.
-		limited = &limit{ctx: ctx, within: within}
+		limited = &limit{ctx: ctx, deadline: time.Now().Add(within)}
 		v, err = result(ctx, query(limited))
 	}
 	if topdown.IsCancel(err) {

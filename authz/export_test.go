@@ -13,12 +13,12 @@ import (
 // sure is whether the program had an answer of its own.
 func (p *Policy) Both(ctx context.Context, rule string, document any, now time.Time) (fast, reference ast.Value, sure bool, err error) {
 	in := glancing{ast.NewTerm(ast.MustInterfaceToValue(document))}
-	const within = time.Minute
-	fast, sure, err = run(ctx, p.programs.of(rule), in, now, within, nil)
+	deadline := time.Now().Add(time.Minute)
+	fast, sure, err = run(ctx, p.programs.of(rule), in, now, deadline, nil)
 	if err != nil {
 		return nil, nil, sure, err
 	}
-	reference, err = p.topdown.evaluate(ctx, rule, in, now, within, nil)
+	reference, err = p.topdown.evaluate(ctx, rule, in, now, deadline, nil)
 	return fast, reference, sure, err
 }
 

@@ -89,7 +89,7 @@ func (j Judge) Filter(ctx context.Context, r Request, u Unknown, kind func(Field
 	if t.given, err = converted(given); err != nil {
 		return Filter{}, err
 	}
-	queries, support, err := p.topdown.partial(ctx, passesRule, in.Document(), f.Time, e.deadline,
+	queries, support, err := p.topdown.partial(ctx, passesRule, in.Document(), f.Time, time.Now().Add(e.deadline),
 		[]*ast.Term{ast.NewTerm(t.prefix.Append(idKey)), ast.NewTerm(t.prefix.Append(propertiesKey))})
 	switch {
 	case ctx.Err() != nil:

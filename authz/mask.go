@@ -89,7 +89,7 @@ func (p *Policy) about(ctx context.Context, rule string, event map[string]any, n
 	if err != nil {
 		return nil, errors.New(rule + ": the event is not JSON")
 	}
-	v, err := p.topdown.evaluate(ctx, rule, compiled.Document{Term: in}, now, within, nil)
+	v, err := p.topdown.evaluate(ctx, rule, compiled.Document{Term: in}, now, time.Now().Add(within), nil)
 	if e, ok := errors.AsType[*topdown.Error](err); ok {
 		return nil, fmt.Errorf("%s: %s at %s", rule, e.Code, e.Location)
 	}

@@ -200,8 +200,8 @@ func (t *interpreter) query(rule string, input *ast.Term, now time.Time) *topdow
 		WithInput(input)
 }
 
-func (t *interpreter) evaluate(ctx context.Context, rule string, in compiled.Input, now time.Time, within time.Duration, nd builtins.NDBCache) (ast.Value, error) {
-	limit := &limit{ctx: ctx, within: within}
+func (t *interpreter) evaluate(ctx context.Context, rule string, in compiled.Input, now, deadline time.Time, nd builtins.NDBCache) (ast.Value, error) {
+	limit := &limit{ctx: ctx, deadline: deadline}
 	q := t.query(rule, in.Document(), now).WithCancel(limit)
 	if nd != nil {
 		q = q.WithNDBuiltinCache(nd)
@@ -214,11 +214,11 @@ func (t *interpreter) evaluate(ctx context.Context, rule string, in compiled.Inp
 }
 
 // partial evaluates a rule as far as it can be without unknowns.
-func (t *interpreter) partial(ctx context.Context, rule string, input *ast.Term, now time.Time, within time.Duration, unknowns []*ast.Term) ([]ast.Body, []*ast.Module, error) {
+func (t *interpreter) partial(ctx context.Context, rule string, input *ast.Term, now, deadline time.Time, unknowns []*ast.Term) ([]ast.Body, []*ast.Module, error) {
 	if t.queries[rule] == nil {
 		return nil, nil, fmt.Errorf("no rule %s", rule)
 	}
-	limit := &limit{ctx: ctx, within: within}
+	limit := &limit{ctx: ctx, deadline: deadline}
 	queries, support, err := t.query(rule, input, now).
 		WithCancel(limit).
 		WithUnknowns(unknowns).
@@ -242,12 +242,10 @@ func result(ctx context.Context, q *topdown.Query) (ast.Value, error) {
 	return value, err
 }
 
-// limit ends an evaluation that takes too long, or when its context ends. It reads
-// the clock at every 16th step, and the time begins to run at the first of these:
-// most evaluations end before, and need no clock at all.
+// limit ends an evaluation at a deadline or when its context ends. It reads
+// the clock at every 16th step instead of arming a timer for each evaluation.
 type limit struct {
 	ctx      context.Context
-	within   time.Duration
 	deadline time.Time
 	steps    uint
 	over     bool
@@ -259,11 +257,7 @@ func (l *limit) Cancel() { l.over = true }
 
 func (l *limit) Cancelled() bool {
 	if l.steps++; l.steps%16 == 0 && !l.over {
-		now := time.Now()
-		if l.deadline.IsZero() {
-			l.deadline = now.Add(l.within)
-		}
-		l.over = l.ctx.Err() != nil || !now.Before(l.deadline)
+		l.over = l.ctx.Err() != nil || !time.Now().Before(l.deadline)
 	}
 	return l.over
 }

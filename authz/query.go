@@ -230,7 +230,7 @@ func (p *Policy) Query(ctx context.Context, text string, document map[string]any
 		}
 		return nil, err
 	}
-	v := &evaluation{policy: p, now: now, limit: &limit{ctx: ctx, within: 10 * time.Second}, metrics: metrics.NoOp(), labels: &topdown.EvaluatedRuleTracker{}}
+	v := &evaluation{policy: p, now: now, limit: &limit{ctx: ctx, deadline: time.Now().Add(10 * time.Second)}, metrics: metrics.NoOp(), labels: &topdown.EvaluatedRuleTracker{}}
 	v.o.StrictErrors = true // as decisions have it
 	if document != nil {
 		var in any = document
@@ -265,7 +265,7 @@ func (e *Engine) evaluation(ctx context.Context, p *Policy, o QueryOptions) *eva
 		policy:  p,
 		o:       o,
 		now:     e.clock(),
-		limit:   &limit{ctx: ctx, within: e.deadline},
+		limit:   &limit{ctx: ctx, deadline: time.Now().Add(e.deadline)},
 		metrics: metrics.NoOp(),
 		labels:  &topdown.EvaluatedRuleTracker{},
 	}

@@ -65,7 +65,7 @@ func (p *Policy) again(ctx context.Context, q Request, in compiled.Input, at tim
 	for name, answers := range nd.cache {
 		known[name] = answers.Len()
 	}
-	answer, _, err := p.evaluate(ctx, decisionRule, in, at, deadline, nd.cache)
+	answer, _, err := p.evaluate(ctx, decisionRule, in, at, time.Now().Add(deadline), nd.cache)
 	for name, answers := range nd.cache {
 		if name != ast.NowNanos.Name && answers.Len() > known[name] {
 			return Decision{}, fmt.Errorf("%w: %s", ErrChance, name)
