@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 	"unicode/utf8"
-	"weak"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -194,22 +193,18 @@ func (q *question) Find(path []*ast.Term, glance bool) (*ast.Term, bool) {
 	return nil, false
 }
 
-// principal is the principal as a whole. A policy that wants it wants it each time,
-// so it stays until the next garbage collection.
+// principal is the principal as a whole.
 func (q *question) principal() *ast.Term {
 	fresh := q.request.Who().Fresh(q.now)
-	if held := q.prepared.whole.Load(); held != nil {
-		if w := held.Value(); w != nil && w.fresh == fresh {
-			return w.principal
-		}
+	if t, ok := q.prepared.whole.get(fresh); ok {
+		return t
 	}
-	w := &whole{fresh, members(principalKeys, func(key *ast.Term) *ast.Term { return q.principalMember(key, false) })}
+	t := members(principalKeys, func(key *ast.Term) *ast.Term { return q.principalMember(key, false) })
 	if q.prepared.version != 0 { // nobody else asks about one that was asserted
-		compiled.Seal(w.principal.Value)
-		held := weak.Make(w)
-		q.prepared.whole.Store(&held)
+		compiled.Seal(t.Value)
+		q.prepared.whole.put(fresh, t)
 	}
-	return w.principal
+	return t
 }
 
 func (q *question) principalMember(key *ast.Term, glance bool) *ast.Term {

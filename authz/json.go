@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-	"weak"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -171,25 +170,21 @@ func AppendDocument(b []byte, r *Request, facts *Facts, now time.Time) ([]byte, 
 	return d.b, d.err
 }
 
-// who has a principal. Whoever asked once mostly asks again, so the text stays until the
-// next garbage collection.
+// who has a principal.
 func (d *document) who(who *Subject, id *Identity, fresh bool) {
-	prepared, _ := termsOf(who)
-	if prepared != nil {
-		if held := prepared.told.Load(); held != nil {
-			if t := held.Value(); t != nil && t.fresh == fresh {
-				d.b = append(d.b, t.text...)
-				return
-			}
+	prepared, ok := termsOf(who)
+	if ok {
+		if text, ok := prepared.text.get(fresh); ok {
+			d.b = append(d.b, text...)
+			return
 		}
 	}
 	start := len(d.b)
 	d.b = append(d.b, '{')
 	d.principal(id, fresh)
 	d.end()
-	if prepared != nil && prepared.version != 0 && d.err == nil {
-		held := weak.Make(&told{fresh, bytes.Clone(d.b[start:])})
-		prepared.told.Store(&held)
+	if ok && prepared.version != 0 && d.err == nil {
+		prepared.text.put(fresh, bytes.Clone(d.b[start:]))
 	}
 }
 

@@ -28,24 +28,38 @@ type terms struct {
 	userName   ast.Term // which reasons tell, as they do
 	keyName    ast.Term // the name of the key
 	roles      *common
-	grants     *common   // of the key; nil without one, as are
-	metadata   *ast.Term // those
-	attributes *ast.Term // of the user, likewise
-	properties *ast.Term // of one that was asserted, likewise
-	whole      atomic.Pointer[weak.Pointer[whole]]
-	told       atomic.Pointer[weak.Pointer[told]]
+	grants     *common         // of the key; nil without one, as are
+	metadata   *ast.Term       // those
+	attributes *ast.Term       // of the user, likewise
+	properties *ast.Term       // of one that was asserted, likewise
+	whole      held[*ast.Term] // the principal as a whole
+	text       held[[]byte]    // and as JSON
 }
 
-// whole is a principal as a whole, with a session that is fresh or is not.
-type whole struct {
-	fresh     bool
-	principal *ast.Term
+// held is what is made of all of a subject, with a session that is fresh or is not.
+// Who wants it once mostly wants it again, so it stays until the next garbage
+// collection.
+type held[T any] struct {
+	last atomic.Pointer[weak.Pointer[made[T]]]
 }
 
-// told is whole as JSON.
-type told struct {
+type made[T any] struct {
 	fresh bool
-	text  []byte
+	of    T
+}
+
+func (h *held[T]) get(fresh bool) (of T, ok bool) {
+	if last := h.last.Load(); last != nil {
+		if m := last.Value(); m != nil && m.fresh == fresh {
+			return m.of, true
+		}
+	}
+	return of, false
+}
+
+func (h *held[T]) put(fresh bool, of T) {
+	last := weak.Make(&made[T]{fresh, of})
+	h.last.Store(&last)
 }
 
 // versions counts the subjects that were made.
