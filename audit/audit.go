@@ -59,7 +59,7 @@ type Record struct {
 	Resource     authz.Resource
 	Mapped       string // the permission that a table mapped the request to, which its key may need
 	// Input is the input document as the policy saw it. On its way to the store a
-	// record may be without it: [Record.AppendInput] and [Record.Document] have it
+	// record may be without it: [Record.AppendJSON] and [Record.Document] have it
 	// all the same.
 	Input     map[string]any
 	Reasons   []authz.Reason
@@ -79,17 +79,6 @@ type Record struct {
 	MaskFailure string
 
 	decided *entry // what the input document is of, until somebody needs Input
-}
-
-// AppendInput appends the input document as JSON, and nothing if there is none.
-func (r *Record) AppendInput(b []byte) ([]byte, error) {
-	switch {
-	case r.decided != nil:
-		return authz.AppendDocument(b, &r.decided.Request, r.decided.Facts, r.decided.Decision.Time)
-	case len(r.Input) == 0:
-		return b, nil
-	}
-	return authz.AppendJSON(b, r.Input, nil)
 }
 
 // input returns Input, which is made if it is not there.

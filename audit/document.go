@@ -135,11 +135,10 @@ func (r *Record) AppendJSON(b []byte) (_ []byte, err error) {
 	some(`,"failure":`, r.Failure)
 	some(`,"requestId":`, r.RequestID)
 	object(`,"context":`, r.Context)
-	if r.decided != nil || len(r.Input) > 0 {
-		b = append(b, `,"input":`...)
-		if err == nil {
-			b, err = r.AppendInput(b)
-		}
+	if r.decided == nil {
+		object(`,"input":`, r.Input)
+	} else if err == nil {
+		b, err = authz.AppendDocument(append(b, `,"input":`...), &r.decided.Request, r.decided.Facts, r.decided.Decision.Time)
 	}
 	object(`,"ndBuiltinCache":`, r.NDBuiltinCache)
 	list(`,"erased":[`, r.Erased)

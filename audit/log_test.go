@@ -195,12 +195,16 @@ func TestRecordHoldsWhatReplayNeeds(t *testing.T) {
 	if got.Failure != "broken" || got.RequestID != "q1" || got.Revision != "r1" {
 		t.Errorf("got %+v", got)
 	}
-	input, err := got.AppendInput(nil)
+	line, err := got.AppendJSON(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want, err := json.Marshal(r.Document(authz.FactsFrom(ctx), decision(9).Time)); err != nil || string(input) != string(want) {
-		t.Errorf("input %s, %v, want %s", input, err, want)
+	var kept struct{ Input json.RawMessage }
+	if err := json.Unmarshal(line, &kept); err != nil {
+		t.Fatal(err)
+	}
+	if want, err := json.Marshal(r.Document(authz.FactsFrom(ctx), decision(9).Time)); err != nil || string(kept.Input) != string(want) {
+		t.Errorf("input %s, %v, want %s", kept.Input, err, want)
 	}
 	if why := got.Incomplete(); why != "" {
 		t.Error(why)

@@ -660,8 +660,8 @@ func (s *Service) VerifyKey(ctx context.Context, caller Principal, key Secret, w
 	v := p.verification(err)
 	if err == nil && !v.Key.Limited() {
 		// Noted, though not yet written.
-		now := s.now()
-		v.Key.LastRequest = &now
+		used := now.UTC().Truncate(time.Millisecond)
+		v.Key.LastRequest = &used
 	}
 	return v, nil
 }
